@@ -1,0 +1,41 @@
+//! A VXLAN-GBP tunnel endpoint (VTEP) that lives in a process instead of the kernel.
+//!
+//! `silk-vtep` owns a TAP device, keeps its own route, neighbour and forwarding tables in memory, and carries the traffic of containers
+//! between hosts ("cells") in VXLAN with the group policy extension on UDP 4789, on the wire as the kernel's
+//! `vxlan ... nolearning gbp` device does. The daemon, its command line and its tests are thin shells around this library.
+//!
+//! # Layers
+//!
+//! Each knows only those above it in this table.
+//!
+//! | module | holds | never |
+//! |---|---|---|
+//! | [`wire`] | codecs: VXLAN-GBP, virtio_net_hdr, Ethernet, IP, ARP, neighbour discovery, checksums | allocates, does I/O |
+//!
+//! # One packet's walk
+//!
+//! A container on cell A sends to one on cell B. The host's one overlay route leads to the TAP, whose frames are addressed to the VTEP's
+//! own MAC. A [`Lane`](io::Lane) reads the frame and asks [`vtep::egress`]:
+//!
+//! ```text
+//! route      10.255.43.0/24 via 10.255.43.0      tables::RouteTable      longest prefix
+//! neighbour  10.255.43.0 -> ee:ee:0a:ff:2b:00    tables::NeighborTable   the inner destination MAC to write
+//! FDB        ee:ee:0a:ff:2b:00 -> 10.0.16.14     tables::Fdb             where the datagram goes
+//! group      10.255.108.184 -> 0x0003            tables::GroupTable      who is speaking
+//! ```
+//!
+//! The lane writes what the verdict says and sends one datagram, from a port that the flow's hash chose. On B another lane receives it and
+//! asks [`vtep::ingress`]: is the sender a peer, is the header one the kernel would take, do our own tables place the inner source behind
+//! that sender? Then the inner frame goes to the TAP, and B's kernel routes it to the container.
+//!
+//! # The calling contract
+//!
+//! Control to data is one `Arc<Tables>` swapped whole: a change is seen entirely or not at all, and a lane loads it once per batch. Data
+//! to control is [`counters`], one set per lane, summed by the reader. Nothing else crosses. Lanes share nothing they write, and nothing's
+//! correctness depends on which lane a packet is on.
+//!
+//! The core needs no root, no clock and no threads: build a [`Tables`](tables::Tables), call [`vtep::egress`] or [`vtep::ingress`] with
+//! any bytes, read the verdict. `examples/embed.rs` does.
+
+pub mod wire;
+

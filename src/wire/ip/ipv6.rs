@@ -1,0 +1,221 @@
+//! IPv6 (RFC 8200), and the way through its extension headers.
+//!
+//! ```text
+//!  0                   1                   2                   3
+//!  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+//! |version| traffic class |              flow label               |
+//! |        payload length         |  next header  |   hop limit   |
+//! |                       source, 16 bytes                        |
+//! |                     destination, 16 bytes                     |
+//! ```
+
+use std::net::Ipv6Addr;
+use std::ops::Range;
+
+use super::IPV6_HEADER_LEN as HEADER_LEN;
+use crate::wire::{Ecn, field};
+
+const FIRST_WORD: Range<usize> = 0..4;
+const PAYLOAD_LEN: Range<usize> = 4..6;
+const NEXT_HEADER: usize = 6;
+const HOP_LIMIT: usize = 7;
+const SOURCE: Range<usize> = 8..24;
+const DESTINATION: Range<usize> = 24..40;
+
+const _: () = assert!(DESTINATION.end == HEADER_LEN);
+
+/// The byte of the first word that holds the ECN bits, and how far up they stand in it.
+const ECN_BYTE: usize = 1;
+const ECN_SHIFT: u32 = 4;
+
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const DESTINATION_OPTIONS: u8 = 60;
+
+/// Extension headers to walk: twice the four that RFC 8200 section 4.1 lets an honest packet have.
+const MAX_EXTENSIONS: usize = 8;
+
+/// A checked view of an IPv6 header: 40 bytes at least, so the accessors cannot panic. Nothing else is promised: version
+/// and payload length may lie.
+#[derive(Clone, Copy, Debug)]
+pub struct Ipv6<'a> {
+    header: &'a [u8; HEADER_LEN],
+    bytes: &'a [u8],
+}
+
+impl<'a> Ipv6<'a> {
+    /// `None` if `bytes` is shorter than a header.
+    #[must_use]
+    pub fn new_checked(bytes: &'a [u8]) -> Option<Self> {
+        let header = bytes.first_chunk()?;
+        Some(Self { header, bytes })
+    }
+
+    /// The version field; 6 in an honest header.
+    #[must_use]
+    pub fn version(self) -> u8 {
+        self.header[0] >> 4
+    }
+
+    /// The traffic class octet, ECN bits included.
+    #[must_use]
+    pub fn traffic_class(self) -> u8 {
+        let [class, ..] = (self.first_word() << 4).to_be_bytes();
+        class
+    }
+
+    /// Bytes behind this header, extension headers included, as the header has it; 0 in a jumbogram.
+    #[must_use]
+    pub fn payload_len(self) -> u16 {
+        u16::from_be_bytes(field(self.header, PAYLOAD_LEN))
+    }
+
+    /// What follows this header: an extension header or the protocol of the payload (see [`super::protocol`]).
+    #[must_use]
+    pub fn next_header(self) -> u8 {
+        self.header[NEXT_HEADER]
+    }
+
+    /// The hop limit.
+    #[must_use]
+    pub fn hop_limit(self) -> u8 {
+        self.header[HOP_LIMIT]
+    }
+
+    /// The source address.
+    #[must_use]
+    pub fn source(self) -> Ipv6Addr {
+        field::<16>(self.header, SOURCE).into()
+    }
+
+    /// The destination address.
+    #[must_use]
+    pub fn destination(self) -> Ipv6Addr {
+        field::<16>(self.header, DESTINATION).into()
+    }
+
+    /// The header and everything behind it, padding included.
+    #[must_use]
+    pub fn bytes(self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// The payload's protocol, the header with its extensions, and the payload. `None` for a version other than 6, a length
+    /// that lies, a fragment, or extension headers that run past the end or the bound.
+    pub(super) fn split(self) -> Option<(u8, &'a [u8], &'a [u8])> {
+        if self.version() != 6 {
+            return None;
+        }
+        let packet = self
+            .bytes
+            .get(..HEADER_LEN + usize::from(self.payload_len()))?;
+        let mut protocol = self.next_header();
+        let mut offset = HEADER_LEN;
+        for _ in 0..MAX_EXTENSIONS {
+            if !matches!(protocol, HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS) {
+                break;
+            }
+            let [next, units] = *packet.get(offset..)?.first_chunk()?;
+            protocol = next;
+            offset += (usize::from(units) + 1) * 8;
+        }
+        if matches!(
+            protocol,
+            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | FRAGMENT
+        ) {
+            return None;
+        }
+        let (headers, payload) = packet.split_at_checked(offset)?;
+        Some((protocol, headers, payload))
+    }
+
+    fn first_word(self) -> u32 {
+        u32::from_be_bytes(field(self.header, FIRST_WORD))
+    }
+}
+
+/// Writes the ECN bits of the header at the start of `packet`; too short a packet is left alone.
+pub(super) fn write_ecn(packet: &mut [u8], ecn: Ecn) {
+    if let Some(header) = packet.first_chunk_mut::<HEADER_LEN>() {
+        header[ECN_BYTE] = header[ECN_BYTE] & !(3 << ECN_SHIFT) | (ecn as u8) << ECN_SHIFT;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A header and `rest`, whose first header is `next`.
+    fn packet(next: u8, rest: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0x6b, 0x81, 0x23, 0x45, 0, rest.len() as u8, next, 64];
+        bytes.extend([[0xfd; 16], [0xfe; 16]].concat());
+        bytes.extend(rest);
+        bytes
+    }
+
+    fn split(bytes: &[u8]) -> Option<(u8, usize, usize)> {
+        let (protocol, headers, payload) = Ipv6::new_checked(bytes).unwrap().split()?;
+        Some((protocol, headers.len(), payload.len()))
+    }
+
+    #[test]
+    fn reads_its_fields() {
+        let bytes = packet(17, &[1, 2, 3]);
+        let ip = Ipv6::new_checked(&bytes).unwrap();
+        assert_eq!((ip.version(), ip.traffic_class()), (6, 0xb8));
+        assert_eq!(
+            (ip.payload_len(), ip.next_header(), ip.hop_limit()),
+            (3, 17, 64)
+        );
+        assert_eq!(ip.source(), Ipv6Addr::from([0xfd; 16]));
+        assert_eq!(ip.destination(), Ipv6Addr::from([0xfe; 16]));
+        assert_eq!(ip.bytes(), bytes);
+    }
+
+    #[test]
+    fn walks_hop_by_hop_routing_and_destination_options() {
+        let options = |next| [next, 0, 1, 4, 0, 0, 0, 0];
+        let long = [[6, 1, 1, 12, 0, 0, 0, 0], [0; 8]].concat();
+        let rest = [&options(43)[..], &options(60), &long, &[0; 20]].concat();
+        assert_eq!(split(&packet(0, &rest)), Some((6, 40 + 32, 20)));
+    }
+
+    #[test]
+    fn walks_eight_extension_headers_and_no_ninth() {
+        for (count, found) in [(8, Some((17, 40 + 64, 8))), (9, None)] {
+            let mut rest = [60, 0, 1, 4, 0, 0, 0, 0].repeat(count - 1);
+            rest.extend([17, 0, 1, 4, 0, 0, 0, 0]);
+            rest.extend([0; 8]);
+            assert_eq!(split(&packet(60, &rest)), found, "{count} headers");
+        }
+    }
+
+    #[test]
+    fn a_fragment_has_no_transport_header_even_behind_options() {
+        let fragment = [17, 0, 0, 1, 0, 0, 0, 9];
+        assert_eq!(split(&packet(44, &fragment)), None);
+        let rest = [[44, 0, 1, 4, 0, 0, 0, 0], fragment].concat();
+        assert_eq!(split(&packet(0, &rest)), None);
+    }
+
+    #[test]
+    fn extension_headers_past_the_end_are_refused() {
+        assert_eq!(split(&packet(0, &[17, 1, 1, 4, 0, 0, 0, 0])), None);
+        assert_eq!(split(&packet(0, &[17])), None);
+        assert_eq!(
+            split(&packet(0, &[17, 0, 1, 4, 0, 0, 0, 0])),
+            Some((17, 48, 0))
+        );
+    }
+
+    #[test]
+    fn lying_lengths_and_versions_are_refused() {
+        let honest = packet(17, &[0; 8]);
+        assert_eq!(split(&honest), Some((17, 40, 8)));
+        assert_eq!(split(&honest[..47]), None);
+        let mut lying = honest.clone();
+        lying[0] = 0x4b;
+        assert_eq!(split(&lying), None);
+    }
+}
