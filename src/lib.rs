@@ -11,6 +11,8 @@
 //! | module | holds | never |
 //! |---|---|---|
 //! | [`wire`] | codecs: VXLAN-GBP, virtio_net_hdr, Ethernet, IP, ARP, neighbour discovery, checksums | allocates, does I/O |
+//! | [`counters`], [`drop_reason`] | what data tells control: packets, bytes, and the one reason of every drop | locks |
+//! | [`tables`] | routes, neighbours, FDB, groups, peers; [`Tables`](tables::Tables), the immutable snapshot of all | locks on look-up |
 //!
 //! # One packet's walk
 //!
@@ -37,5 +39,9 @@
 //! The core needs no root, no clock and no threads: build a [`Tables`](tables::Tables), call [`vtep::egress`] or [`vtep::ingress`] with
 //! any bytes, read the verdict. `examples/embed.rs` does.
 
+pub mod counters;
+pub mod drop_reason;
+pub mod tables;
 pub mod wire;
 
+pub use drop_reason::DropReason;

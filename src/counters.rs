@@ -1,0 +1,175 @@
+//! Counters that data leaves for control: one cache-padded [`Shard`] per lane, written by that lane alone and summed by whoever reads.
+//!
+//! A [`Counters`] belongs to the whole device or to one peer; both are the same noun. Bytes are those of the inner frame with its
+//! Ethernet header, as the kernel device counts them.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crossbeam_utils::CachePadded;
+
+use crate::drop_reason::DropReason;
+
+/// One [`Shard`] per lane.
+#[derive(Debug)]
+pub struct Counters(Box<[CachePadded<Shard>]>);
+
+/// What one lane counted. Only that lane writes, so a count is a plain load and store.
+#[derive(Debug, Default)]
+pub struct Shard {
+    tx_packets: AtomicU64,
+    tx_bytes: AtomicU64,
+    rx_packets: AtomicU64,
+    rx_bytes: AtomicU64,
+    replies: AtomicU64,
+    drops: [AtomicU64; DropReason::COUNT],
+}
+
+/// A reading.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Totals {
+    /// Frames sent to the underlay; a replicated frame counts once a copy.
+    pub tx_packets: u64,
+    /// Their bytes.
+    pub tx_bytes: u64,
+    /// Frames delivered to the overlay.
+    pub rx_packets: u64,
+    /// Their bytes.
+    pub rx_bytes: u64,
+    /// ARP and ND requests answered.
+    pub replies: u64,
+    /// By `DropReason as usize`.
+    pub drops: [u64; DropReason::COUNT],
+}
+
+impl Counters {
+    /// All zero, for `lanes` lanes.
+    #[must_use]
+    pub fn new(lanes: usize) -> Self {
+        Self((0..lanes).map(|_| CachePadded::default()).collect())
+    }
+
+    /// The shard that lane `lane` alone may write.
+    ///
+    /// # Panics
+    /// If there are not that many lanes.
+    #[must_use]
+    pub fn lane(&self, lane: usize) -> &Shard {
+        &self.0[lane]
+    }
+
+    /// How many lanes there are.
+    #[must_use]
+    pub fn lanes(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The sum over all lanes. Not a consistent cut: lanes go on counting.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        for shard in &self.0 {
+            totals.add(&shard.totals());
+        }
+        totals
+    }
+}
+
+impl Shard {
+    /// One frame of `bytes` bytes went to the underlay.
+    pub fn count_tx(&self, bytes: usize) {
+        add(&self.tx_packets, 1);
+        add(&self.tx_bytes, bytes as u64);
+    }
+
+    /// One frame of `bytes` bytes was delivered.
+    pub fn count_rx(&self, bytes: usize) {
+        add(&self.rx_packets, 1);
+        add(&self.rx_bytes, bytes as u64);
+    }
+
+    /// One request was answered.
+    pub fn count_reply(&self) {
+        add(&self.replies, 1);
+    }
+
+    /// One packet was dropped.
+    pub fn count_drop(&self, reason: DropReason) {
+        self.count_drops(reason, 1);
+    }
+
+    /// `count` packets were dropped, say by a queue that tells only how many.
+    pub fn count_drops(&self, reason: DropReason, count: u64) {
+        add(&self.drops[reason as usize], count);
+    }
+
+    /// A reading of this lane alone.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        Totals {
+            tx_packets: self.tx_packets.load(Relaxed),
+            tx_bytes: self.tx_bytes.load(Relaxed),
+            rx_packets: self.rx_packets.load(Relaxed),
+            rx_bytes: self.rx_bytes.load(Relaxed),
+            replies: self.replies.load(Relaxed),
+            drops: std::array::from_fn(|i| self.drops[i].load(Relaxed)),
+        }
+    }
+}
+
+/// One writer, so no read-modify-write: readers may miss the last count, never see a torn one.
+fn add(counter: &AtomicU64, n: u64) {
+    counter.store(counter.load(Relaxed).wrapping_add(n), Relaxed);
+}
+
+impl Default for Totals {
+    fn default() -> Self {
+        Self {
+            tx_packets: 0,
+            tx_bytes: 0,
+            rx_packets: 0,
+            rx_bytes: 0,
+            replies: 0,
+            drops: [0; DropReason::COUNT],
+        }
+    }
+}
+
+impl Totals {
+    fn add(&mut self, other: &Self) {
+        self.tx_packets += other.tx_packets;
+        self.tx_bytes += other.tx_bytes;
+        self.rx_packets += other.rx_packets;
+        self.rx_bytes += other.rx_bytes;
+        self.replies += other.replies;
+        for (sum, n) in self.drops.iter_mut().zip(other.drops) {
+            *sum += n;
+        }
+    }
+
+    /// The reasons that occurred, with their counts, in the order of [`DropReason::ALL`].
+    pub fn drops(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
+        DropReason::ALL
+            .into_iter()
+            .zip(self.drops)
+            .filter(|&(_, n)| n > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_what_each_lane_counted() {
+        let counters = Counters::new(2);
+        counters.lane(0).count_tx(100);
+        counters.lane(1).count_tx(50);
+        counters.lane(1).count_drop(DropReason::NoRoute);
+        let totals = counters.totals();
+        assert_eq!((totals.tx_packets, totals.tx_bytes), (2, 150));
+        assert_eq!(
+            totals.drops().collect::<Vec<_>>(),
+            [(DropReason::NoRoute, 1)]
+        );
+    }
+}

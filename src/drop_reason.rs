@@ -1,0 +1,133 @@
+//! Why a packet was dropped. Every dropped packet has exactly one reason, counted once.
+//!
+//! The kebab-case names are part of the interface: `stats`, `replay`, captures and metrics print them, and they do not change.
+
+use std::fmt;
+
+macro_rules! drop_reasons {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
+        /// One reason. `reason as usize` indexes counters and [`DropReason::ALL`].
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum DropReason { $($(#[doc = $doc])+ $variant,)+ }
+
+        impl DropReason {
+            /// Every reason, in the order of its counter.
+            pub const ALL: [Self; Self::COUNT] = [$(Self::$variant),+];
+            /// How many there are.
+            pub const COUNT: usize = [$($name),+].len();
+
+            /// The kebab-case name.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+
+            /// One sentence for a person: what happened, and where to look.
+            #[must_use]
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc),+),)+ }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    // From the overlay.
+    /// A frame from the host shorter than an Ethernet header.
+    ShortFrame = "short-frame",
+    /// A frame from the host that says IPv4 or IPv6 and is too short for the header.
+    TruncatedIp = "truncated-ip",
+    /// A frame for the VTEP's own MAC that is neither IPv4 nor IPv6: it cannot be routed.
+    NotRoutable = "not-routable",
+    /// The destination lies in this cell's own subnet: no such container here.
+    AbsentContainer = "absent-container",
+    /// A packet from the host whose source address is not of this cell (strict_source).
+    SourceNotLocal = "source-not-local",
+    /// No route covers the destination.
+    NoRoute = "no-route",
+    /// No neighbour entry for the next hop, or for the address an ARP or ND request asks for.
+    NoNeighbor = "no-neighbor",
+    /// No FDB entry for the destination MAC.
+    NoFdbEntry = "no-fdb-entry",
+    /// Broadcast or multicast, and no zero-MAC FDB entry to send it to.
+    NoFloodEntry = "no-flood-entry",
+    /// A virtio_net_hdr of the TAP that contradicts its frame or was never asked for.
+    BadVnetHeader = "bad-vnet-header",
+    /// The encapsulated packet is larger than the underlay carries (EMSGSIZE).
+    TooBig = "too-big",
+    /// The underlay's transmit queue is full (ENOBUFS, EAGAIN).
+    UnderlayBusy = "underlay-busy",
+    /// The host has no route to the peer's underlay address (ENETUNREACH, EHOSTUNREACH, ENETDOWN).
+    UnderlayUnreachable = "underlay-unreachable",
+    /// The host refused to send for another reason.
+    UnderlaySendFailed = "underlay-send-failed",
+    // From the underlay.
+    /// A datagram whose source address is no peer and no FDB destination (strict_source).
+    UnknownPeer = "unknown-peer",
+    /// A datagram shorter than a VXLAN header.
+    ShortDatagram = "short-datagram",
+    /// A datagram cut off by the receive buffer.
+    TruncatedDatagram = "truncated-datagram",
+    /// The VXLAN header's I flag is clear.
+    MissingVniFlag = "missing-vni-flag",
+    /// A VNI that is not ours.
+    UnknownVni = "unknown-vni",
+    /// A VXLAN header bit is set that the kernel's device would refuse too.
+    ReservedBits = "reserved-bits",
+    /// An inner frame shorter than an Ethernet header.
+    ShortInnerFrame = "short-inner-frame",
+    /// An inner frame whose source is our own MAC: it looped.
+    OwnSourceMac = "own-source-mac",
+    /// An inner frame that says IPv4 or IPv6 and is too short for the header.
+    TruncatedInnerIp = "truncated-inner-ip",
+    /// Congestion experienced outside, not ECN-capable inside (RFC 6040 section 4.2).
+    EcnCeNotEct = "ecn-ce-not-ect",
+    /// An inner source address that our tables do not place behind the sending peer (strict_source).
+    SourceNotPeers = "source-not-peers",
+    /// The host's receive queue overflowed before we read it (SO_RXQ_OVFL).
+    ReceiveQueueFull = "receive-queue-full",
+    /// The TAP is down (EIO).
+    TapDown = "tap-down",
+    /// The TAP refused this frame (EINVAL).
+    TapRefused = "tap-refused",
+    /// The TAP had no memory for the frame (ENOBUFS, ENOMEM, EAGAIN).
+    TapBusy = "tap-busy",
+}
+
+impl fmt::Display for DropReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl serde::Serialize for DropReason {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_kebab_case_and_differ() {
+        let names: BTreeSet<_> = DropReason::ALL.iter().map(|r| r.name()).collect();
+        assert_eq!(names.len(), DropReason::COUNT);
+        for name in names {
+            assert!(
+                name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn all_is_in_counter_order() {
+        for (i, reason) in DropReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, i);
+        }
+    }
+}

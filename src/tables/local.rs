@@ -1,0 +1,68 @@
+//! Who this VTEP is: the part of a snapshot that is not a table.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::wire::{MacAddr, Vni};
+
+/// Identity and rules of this VTEP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Local {
+    /// The network identifier we send and accept.
+    pub vni: Vni,
+    /// The TAP's own MAC.
+    pub mac: MacAddr,
+    /// Our overlay addresses, v4 and v6.
+    pub addresses: Vec<IpAddr>,
+    /// The subnets our containers live in, one per address.
+    pub subnets: Vec<IpNet>,
+    /// UDP port of a destination that names none.
+    pub port: u16,
+    /// Carry the group id.
+    pub gbp: bool,
+    /// Route frames for our own MAC, answer ARP and ND; off, the plain kernel device: FDB only.
+    pub routing: bool,
+    /// Refuse sources that our tables do not place where they come from.
+    pub strict_source: bool,
+    /// The group table gives the mark (`marks = "table"`).
+    pub group_marks: bool,
+    /// TOS or traffic class of outer packets; the two ECN bits come from the inner packet.
+    pub tos: u8,
+}
+
+impl Local {
+    /// True if `address` is one of ours or lies in one of our subnets.
+    #[must_use]
+    pub fn covers(&self, address: IpAddr) -> bool {
+        self.in_own_subnet(address) || self.addresses.contains(&address)
+    }
+
+    /// True if `address` lies in one of our subnets.
+    #[must_use]
+    pub fn in_own_subnet(&self, address: IpAddr) -> bool {
+        self.subnets.iter().any(|subnet| subnet.contains(&address))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::tables::fixtures::local;
+
+    #[test]
+    fn covers_its_subnets_and_its_addresses_wherever_they_lie() {
+        let mut local = local();
+        local.addresses.push("fd00::1".parse().unwrap());
+        for (address, in_subnet, covered) in [
+            ("10.255.108.0", true, true),
+            ("10.255.108.184", true, true),
+            ("fd00::1", false, true),
+            ("fd00::2", false, false),
+            ("10.255.43.6", false, false),
+        ] {
+            let address = address.parse().unwrap();
+            assert_eq!(local.in_own_subnet(address), in_subnet, "{address}");
+            assert_eq!(local.covers(address), covered, "{address}");
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Peers: who may speak from which underlay address, and what each said.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::FdbEntry;
+use super::address_map::AddressMap;
+use crate::counters::Counters;
+
+/// Another VTEP: an FDB destination, seen from the underlay.
+#[derive(Debug)]
+pub struct Peer {
+    /// Its underlay address.
+    pub underlay: IpAddr,
+    /// Packets to and from it.
+    pub counters: Arc<Counters>,
+}
+
+/// Counters by underlay address, kept while snapshots come and go.
+#[derive(Debug)]
+pub struct CounterRegistry {
+    lanes: usize,
+    counters: AddressMap<Arc<Counters>>,
+}
+
+impl CounterRegistry {
+    /// An empty registry that makes counters for `lanes` lanes.
+    #[must_use]
+    pub fn new(lanes: usize) -> Self {
+        Self {
+            lanes,
+            counters: AddressMap::default(),
+        }
+    }
+
+    /// The counters of `underlay`, made at the first call.
+    pub fn counters(&mut self, underlay: IpAddr) -> Arc<Counters> {
+        let lanes = self.lanes;
+        let make = || Arc::new(Counters::new(lanes));
+        Arc::clone(self.counters.or_insert_with(underlay, make))
+    }
+
+    /// Forgets the counters that no snapshot uses any more, but for `keep`.
+    pub fn retain(&mut self, keep: &PeerTable) {
+        self.counters.retain(|underlay, counters| {
+            keep.lookup(underlay).is_some() || Arc::strong_count(counters) > 1
+        });
+    }
+}
+
+/// All peers.
+#[derive(Debug, Default)]
+pub struct PeerTable(AddressMap<Arc<Peer>>);
+
+impl PeerTable {
+    /// One peer for each underlay address among the destinations.
+    #[must_use]
+    pub fn from_fdb(entries: &[FdbEntry], registry: &mut CounterRegistry) -> Self {
+        let mut peers = AddressMap::default();
+        for &FdbEntry { underlay, .. } in entries {
+            peers.or_insert_with(underlay, || {
+                let counters = registry.counters(underlay);
+                Arc::new(Peer { underlay, counters })
+            });
+        }
+        Self(peers)
+    }
+
+    /// Who speaks from `underlay`.
+    #[must_use]
+    pub fn lookup(&self, underlay: IpAddr) -> Option<&Arc<Peer>> {
+        self.0.lookup(underlay)
+    }
+
+    /// All of them, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Peer>> {
+        self.0.values()
+    }
+
+    /// How many peers there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// True if there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::wire::MacAddr;
+
+    fn underlay(n: u8) -> IpAddr {
+        match n % 2 {
+            0 => IpAddr::from([10, 0, 16, n]),
+            _ => IpAddr::from([0xfd10, 0, 0, 0, 0, 0, 0, u16::from(n)]),
+        }
+    }
+
+    fn entry(mac: u8, peer: u8) -> FdbEntry {
+        FdbEntry {
+            mac: MacAddr::new([0xee, 0xee, 0, 0, 0, mac]),
+            underlay: underlay(peer),
+            port: None,
+            vni: None,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn each_underlay_address_is_one_peer(pairs in vec((0_u8..4, 0_u8..8), 0..20)) {
+            let entries: Vec<_> = pairs.iter().map(|&(mac, peer)| entry(mac, peer)).collect();
+            let table = PeerTable::from_fdb(&entries, &mut CounterRegistry::new(1));
+            let model: BTreeSet<IpAddr> = entries.iter().map(|e| e.underlay).collect();
+            prop_assert_eq!(table.len(), model.len());
+            prop_assert_eq!(table.iter().map(|p| p.underlay).collect::<BTreeSet<_>>(), model.clone());
+            for address in (0..8).map(underlay) {
+                let found = table.lookup(address).map(|p| p.underlay);
+                prop_assert_eq!(found, model.get(&address).copied());
+            }
+        }
+    }
+
+    #[test]
+    fn a_peer_of_the_next_table_counts_on() {
+        let mut registry = CounterRegistry::new(2);
+        let first = PeerTable::from_fdb(&[entry(1, 1)], &mut registry);
+        let counted = |table: &PeerTable| {
+            let peer = table.lookup(underlay(1)).unwrap();
+            peer.counters.totals().tx_packets
+        };
+        let peer = first.lookup(underlay(1)).unwrap();
+        peer.counters.lane(1).count_tx(100);
+        let second = PeerTable::from_fdb(&[entry(1, 1), entry(2, 2)], &mut registry);
+        registry.retain(&second);
+        assert_eq!(counted(&second), 1);
+        peer.counters.lane(0).count_tx(100);
+        assert_eq!(counted(&second), 2);
+    }
+
+    #[test]
+    fn retain_forgets_what_is_neither_kept_nor_used() {
+        let mut registry = CounterRegistry::new(1);
+        let old = PeerTable::from_fdb(&[entry(1, 1), entry(2, 2)], &mut registry);
+        let new = PeerTable::from_fdb(&[entry(2, 2)], &mut registry);
+        registry.counters(underlay(1)).lane(0).count_tx(100);
+
+        registry.retain(&new);
+        let still_read = registry.counters(underlay(1));
+        assert_eq!(still_read.totals().tx_packets, 1, "the old table uses them");
+
+        drop((old, still_read));
+        registry.retain(&new);
+        assert_eq!(registry.counters(underlay(1)).totals().tx_packets, 0);
+    }
+
+    #[test]
+    fn retain_keeps_the_counters_of_peers_that_it_is_told_to_keep() {
+        let mut registry = CounterRegistry::new(1);
+        registry.counters(underlay(1)).lane(0).count_tx(100);
+        let keep = PeerTable::from_fdb(&[entry(1, 1)], &mut CounterRegistry::new(1));
+        registry.retain(&keep);
+        assert_eq!(registry.counters(underlay(1)).totals().tx_packets, 1);
+    }
+}

@@ -1,0 +1,187 @@
+//! The walk through the tables that a packet for another cell takes: route, neighbour, FDB; and the same walk backwards, to tell whether a
+//! source address belongs to the VTEP it came from.
+
+use std::net::IpAddr;
+
+use super::{Destination, Route, Tables};
+use crate::drop_reason::DropReason;
+use crate::wire::MacAddr;
+
+/// Each step of the walk for one destination.
+#[derive(Clone, Copy, Debug)]
+pub struct Resolved<'a> {
+    /// The longest prefix that covers the destination.
+    pub route: &'a Route,
+    /// The address whose MAC was wanted.
+    pub next_hop: IpAddr,
+    /// Its MAC: the inner destination MAC from here on.
+    pub mac: MacAddr,
+    /// Where that MAC is; never empty.
+    pub destinations: &'a [Destination],
+}
+
+impl Tables {
+    /// Walks from `destination` to the underlay. The zero-MAC entries play no part: an unknown MAC is a drop, not a flood.
+    ///
+    /// # Errors
+    /// `NoRoute`, `NoNeighbor` or `NoFdbEntry`: the first table without an answer.
+    pub fn resolve(&self, destination: IpAddr) -> Result<Resolved<'_>, DropReason> {
+        let route = self.routes.lookup(destination).ok_or(DropReason::NoRoute)?;
+        let next_hop = route.next_hop(destination);
+        let mac = self
+            .neighbors
+            .lookup(next_hop)
+            .ok_or(DropReason::NoNeighbor)?;
+        let destinations = self.fdb.lookup(mac);
+        if destinations.is_empty() {
+            return Err(DropReason::NoFdbEntry);
+        }
+        Ok(Resolved {
+            route,
+            next_hop,
+            mac,
+            destinations,
+        })
+    }
+
+    /// True if a packet to `source` would go to `underlay`: the strict source check, a reverse-path filter (RFC 3704 section 2.2) on our
+    /// own tables. A peer's VTEP address passes, for it lies in the peer's subnet.
+    #[must_use]
+    pub fn belongs_to(&self, source: IpAddr, underlay: IpAddr) -> bool {
+        self.resolve(source).is_ok_and(|resolved| {
+            let mut destinations = resolved.destinations.iter();
+            destinations.any(|destination| destination.underlay.ip() == underlay)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use ipnet::IpNet;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::tables::fixtures::{local, spec};
+    use crate::tables::{CounterRegistry, FdbEntry, Neighbor, TableSpec};
+
+    fn compile(spec: &TableSpec) -> Tables {
+        Tables::compile(Arc::new(local()), spec, &mut CounterRegistry::new(1))
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn walks_route_neighbor_and_fdb() {
+        let tables = compile(&spec());
+        let resolved = tables.resolve(ip("10.255.43.6")).unwrap();
+        assert_eq!(resolved.route.prefix.to_string(), "10.255.43.0/24");
+        assert_eq!(resolved.next_hop, ip("10.255.43.0"));
+        assert_eq!(resolved.mac.to_string(), "ee:ee:0a:ff:2b:00");
+        let [destination] = resolved.destinations else {
+            panic!("a unicast MAC has one destination: {resolved:?}");
+        };
+        assert_eq!(destination.underlay.to_string(), "10.0.16.14:4789");
+        assert_eq!(destination.peer.underlay, ip("10.0.16.14"));
+    }
+
+    #[test]
+    fn names_the_first_table_without_an_answer() {
+        let whole = spec();
+        let resolve = |spec: &TableSpec| compile(spec).resolve(ip("10.255.43.6")).err();
+        let mut broken = whole.clone();
+        broken.fdb.retain(|entry| entry.mac.is_zero());
+        assert_eq!(resolve(&broken), Some(DropReason::NoFdbEntry));
+        broken.neighbors.clear();
+        assert_eq!(resolve(&broken), Some(DropReason::NoNeighbor));
+        broken.routes.clear();
+        assert_eq!(resolve(&broken), Some(DropReason::NoRoute));
+        assert_eq!(resolve(&whole), None);
+    }
+
+    #[test]
+    fn a_source_belongs_to_the_peer_whose_subnet_it_lies_in() {
+        let tables = compile(&spec());
+        let peer = ip("10.0.16.14");
+        assert!(tables.belongs_to(ip("10.255.43.6"), peer));
+        assert!(
+            tables.belongs_to(ip("10.255.43.0"), peer),
+            "its VTEP address"
+        );
+        assert!(tables.belongs_to(ip("fd00:43::6"), peer));
+        assert!(
+            !tables.belongs_to(ip("10.255.44.6"), peer),
+            "another peer's"
+        );
+        assert!(!tables.belongs_to(ip("10.255.108.184"), peer), "our own");
+        assert!(!tables.belongs_to(ip("10.255.43.6"), ip("10.0.16.15")));
+    }
+
+    /// Few enough values that the three tables meet.
+    fn any_spec() -> impl Strategy<Value = TableSpec> {
+        let hop = || (0_u8..4).prop_map(|n| IpAddr::from([10, 255, n, 0]));
+        let mac = || (0_u8..4).prop_map(|n| MacAddr::new([2 * n, 0, 0, 0, 0, n]));
+        let route =
+            (hop(), 14_u8..26, prop::option::of(hop())).prop_map(|(ip, length, via)| Route {
+                prefix: IpNet::new(ip, length).unwrap(),
+                via,
+            });
+        let neighbor = (hop(), mac()).prop_map(|(address, mac)| Neighbor { address, mac });
+        let fdb = (mac(), 0_u8..4).prop_map(|(mac, n)| FdbEntry {
+            mac,
+            underlay: [10, 0, 16, n].into(),
+            port: None,
+            vni: None,
+        });
+        (vec(route, 0..6), vec(neighbor, 0..6), vec(fdb, 0..6)).prop_map(
+            |(routes, neighbors, fdb)| TableSpec {
+                routes,
+                neighbors,
+                fdb,
+                groups: Vec::new(),
+            },
+        )
+    }
+
+    /// The walk over the plain lists: of equals the last, and for the zero MAC all.
+    fn naive(spec: &TableSpec, destination: IpAddr) -> Result<Vec<IpAddr>, DropReason> {
+        let covering = spec
+            .routes
+            .iter()
+            .filter(|r| r.prefix.contains(&destination));
+        let route = covering
+            .max_by_key(|r| r.prefix.prefix_len())
+            .ok_or(DropReason::NoRoute)?;
+        let next_hop = route.via.unwrap_or(destination);
+        let neighbor = spec.neighbors.iter().rfind(|n| n.address == next_hop);
+        let mac = neighbor.ok_or(DropReason::NoNeighbor)?.mac;
+        let of_mac = spec.fdb.iter().filter(|e| e.mac == mac);
+        let mut underlays: Vec<IpAddr> = of_mac.map(|e| e.underlay).collect();
+        if !mac.is_zero() {
+            underlays.drain(..underlays.len().saturating_sub(1));
+        }
+        if underlays.is_empty() {
+            return Err(DropReason::NoFdbEntry);
+        }
+        Ok(underlays)
+    }
+
+    proptest! {
+        #[test]
+        fn answers_as_a_walk_over_the_lists(spec in any_spec()) {
+            let tables = compile(&spec);
+            for destination in (0..5_u8).flat_map(|n| [0, 1].map(|host| IpAddr::from([10, 255, n, host]))) {
+                let expected = naive(&spec, destination);
+                for underlay in (0..4_u8).map(|n| IpAddr::from([10, 0, 16, n])) {
+                    let belongs = expected.as_ref().is_ok_and(|list| list.contains(&underlay));
+                    prop_assert_eq!(tables.belongs_to(destination, underlay), belongs);
+                }
+                prop_assert_eq!(tables.resolve(destination).err(), expected.err());
+            }
+        }
+    }
+}
