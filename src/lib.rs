@@ -13,6 +13,8 @@
 //! | [`wire`] | codecs: VXLAN-GBP, virtio_net_hdr, Ethernet, IP, ARP, neighbour discovery, checksums | allocates, does I/O |
 //! | [`counters`], [`drop_reason`] | what data tells control: packets, bytes, and the one reason of every drop | locks |
 //! | [`tables`] | routes, neighbours, FDB, groups, peers; [`Tables`](tables::Tables), the immutable snapshot of all | locks on look-up |
+//! | [`vtep`] | the core: a frame and a `Tables` in, a verdict out | reads a clock, opens a descriptor, allocates per packet |
+//! | [`offload`] | checksums that one side left for the other to finish | does I/O |
 //!
 //! # One packet's walk
 //!
@@ -41,7 +43,9 @@
 
 pub mod counters;
 pub mod drop_reason;
+pub mod offload;
 pub mod tables;
+pub mod vtep;
 pub mod wire;
 
 pub use drop_reason::DropReason;
