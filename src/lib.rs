@@ -15,6 +15,8 @@
 //! | [`tables`] | routes, neighbours, FDB, groups, peers; [`Tables`](tables::Tables), the immutable snapshot of all | locks on look-up |
 //! | [`vtep`] | the core: a frame and a `Tables` in, a verdict out | reads a clock, opens a descriptor, allocates per packet |
 //! | [`offload`] | checksums that one side left for the other to finish | does I/O |
+//! | [`sys`] | the only `unsafe`: one thin function per system call | holds logic |
+//! | [`netlink`] | links, veth pairs, addresses, routes, neighbours, namespaces | sees packets |
 //!
 //! # One packet's walk
 //!
@@ -43,7 +45,10 @@
 
 pub mod counters;
 pub mod drop_reason;
+pub mod error;
+pub mod netlink;
 pub mod offload;
+pub mod sys;
 pub mod tables;
 pub mod vtep;
 pub mod wire;

@@ -1,0 +1,36 @@
+//! The kernel's side of the network: links, addresses, routes, neighbours and namespaces, over rtnetlink.
+//!
+//! Synchronous, without iproute2 processes, and without packets. [`Netlink`] is one socket in one network namespace;
+//! its typed operations are spread over the files by noun. Two users stand on them: [`Device`] keeps the VTEP's TAP
+//! as it should be (and [`Watcher`] says when to look again), [`container`] wires one container as Silk's CNI plugin does.
+//!
+//! ```text
+//! Namespace --open_in--> Netlink --links, addresses, routes, neighbours--> Device, container
+//! Watcher (multicast groups) --Changed--> Device::configure
+//! ```
+
+mod address;
+pub mod container;
+pub mod device;
+mod error;
+mod host;
+mod link;
+mod named_namespace;
+mod namespace;
+mod neighbor;
+mod route;
+mod socket;
+mod watch;
+
+pub use address::{Address, AddressScope};
+pub use container::{ContainerLinks, ContainerSpec};
+pub use device::{Device, DeviceError, DeviceSpec, Mended};
+pub use error::NetlinkError;
+pub use host::{Underlay, existing, underlay, vxlan_on_port};
+pub use link::{Link, LinkFlags, LinkKind, Tun, TunMode, VethEnd, Vxlan};
+pub use named_namespace::NamedNamespace;
+pub use namespace::{Namespace, NamespaceId};
+pub use neighbor::Neighbor;
+pub use route::{Route, RouteFilter, RouteKind};
+pub use socket::Netlink;
+pub use watch::{WatchEvent, Watcher};

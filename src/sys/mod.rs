@@ -1,0 +1,6 @@
+//! The only `unsafe`: one thin function per system call, descriptors borrowed in and owned out, no logic.
+//!
+//! Called by `io` and `netlink`. What `nix`, `socket2` or the standard library offer safely is not wrapped again.
+#![allow(unsafe_code)]
+
+pub mod namespace;
