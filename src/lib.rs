@@ -17,6 +17,7 @@
 //! | [`offload`] | checksums that one side left for the other to finish | does I/O |
 //! | [`sys`] | the only `unsafe`: one thin function per system call | holds logic |
 //! | [`netlink`] | links, veth pairs, addresses, routes, neighbours, namespaces | sees packets |
+//! | [`control`] | configuration, the directory of entries, the Unix-socket API, state on disk | is on the packet path |
 //!
 //! # One packet's walk
 //!
@@ -43,6 +44,7 @@
 //! The core needs no root, no clock and no threads: build a [`Tables`](tables::Tables), call [`vtep::egress`] or [`vtep::ingress`] with
 //! any bytes, read the verdict. `examples/embed.rs` does.
 
+pub mod control;
 pub mod counters;
 pub mod drop_reason;
 pub mod error;

@@ -1,0 +1,348 @@
+//! The forms a single value may have: how it is read, and what an error says is accepted.
+
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use toml::de::DeValue;
+
+use super::{Bind, MAX_LANES, Marks};
+use crate::wire::{GroupId, MacAddr, Vni};
+
+/// One form. What `read` returns as an error says what was found.
+pub(super) struct Form<T> {
+    pub(super) accepted: &'static str,
+    pub(super) read: fn(&DeValue<'_>) -> Result<T, String>,
+}
+
+pub(super) const NAME: Form<String> = Form {
+    accepted: "an interface name of 1 to 15 printable ASCII characters but `/`, `:` and `%`, and none of `.`, `..`, `all` and `default`",
+    read: name,
+};
+
+pub(super) const VNI: Form<Vni> = Form {
+    accepted: "an integer from 0 to 16777215 (2^24-1)",
+    read: |value| Vni::new(integer(value, 0..=u32::MAX)?).map_err(|_| found(value)),
+};
+
+pub(super) const PORT: Form<u16> = Form {
+    accepted: "an integer from 1 to 65535",
+    read: |value| integer(value, 1..=u16::MAX),
+};
+
+pub(super) const UNDERLAY: Form<IpAddr> = Form {
+    accepted: "a unicast underlay address such as \"10.0.32.12\" or \"2001:db8::1\"",
+    read: underlay,
+};
+
+pub(super) const OVERLAY_ADDRESS: Form<IpAddr> = Form {
+    accepted: "a unicast overlay address such as \"10.255.108.0\", or a list of one for each family",
+    read: address,
+};
+
+pub(super) const CONTAINER: Form<IpAddr> = Form {
+    accepted: "a container's unicast address such as \"10.255.108.184\"",
+    read: address,
+};
+
+pub(super) const OVERLAY: Form<IpNet> = Form {
+    accepted: "a prefix without host bits such as \"10.255.0.0/16\", or a list of them",
+    read: overlay,
+};
+
+pub(super) const SUBNET: Form<IpNet> = Form {
+    accepted: "a prefix such as \"10.255.43.0/24\", or a list of one for each family",
+    read: subnet,
+};
+
+pub(super) const PREFIX_LENGTH: Form<u8> = Form {
+    accepted: "an integer from 1 to 32",
+    read: |value| integer(value, 1..=32),
+};
+
+pub(super) const MAC: Form<MacAddr> = Form {
+    accepted: "a unicast MAC address such as \"ee:ee:0a:ff:2b:00\"",
+    read: mac,
+};
+
+/// 576 is what every IPv4 host takes (RFC 791); 65485 with the tunnel's 50 bytes fills the largest IPv4 packet.
+pub(super) const MTU: Form<u32> = Form {
+    accepted: "an integer from 576 to 65485, and no more than the underlay carries",
+    read: |value| integer(value, 576..=65485),
+};
+
+pub(super) const LANES: Form<usize> = Form {
+    accepted: "an integer from 0 to 256 (0: one lane for each core)",
+    read: |value| integer(value, 0..=MAX_LANES),
+};
+
+pub(super) const BOOL: Form<bool> = Form {
+    accepted: "true or false",
+    read: |value| value.as_bool().ok_or_else(|| found(value)),
+};
+
+pub(super) const MARKS: Form<Marks> = Form {
+    accepted: "\"auto\", \"table\" or \"off\"",
+    read: |value| match text(value)? {
+        "auto" | "table" => Ok(Marks::Table),
+        "off" => Ok(Marks::Off),
+        "bpf" => Err(found_but(
+            value,
+            "this version takes marks from the group table only",
+        )),
+        _ => Err(found(value)),
+    },
+};
+
+pub(super) const TTL: Form<u8> = Form {
+    accepted: "an integer from 1 to 255",
+    read: |value| integer(value, 1..=u8::MAX).map_err(|wrong| not_yet(value, &["inherit"], wrong)),
+};
+
+pub(super) const TOS: Form<u8> = Form {
+    accepted: "a multiple of 4 from 0 to 252 (the two ECN bits come from the inner packet)",
+    read: |value| match integer(value, 0..=u8::MAX) {
+        Ok(tos) if tos & 0b11 == 0 => Ok(tos),
+        Ok(_) => Err(found_but(value, "it has ECN bits set")),
+        Err(wrong) => Err(not_yet(value, &["inherit"], wrong)),
+    },
+};
+
+pub(super) const DF: Form<()> = Form {
+    accepted: "\"unset\"",
+    read: |value| match text(value)? {
+        "unset" => Ok(()),
+        _ => Err(not_yet(value, &["set", "inherit"], found(value))),
+    },
+};
+
+pub(super) const SOURCE_PORTS: Form<(u16, u16)> = Form {
+    accepted: "two ports [min, max], min from 1 and less than max, max to 65535 and itself never used",
+    read: source_ports,
+};
+
+pub(super) const BIND: Form<Bind> = Form {
+    accepted: "\"any\" or \"local\"",
+    read: |value| match text(value)? {
+        "any" => Ok(Bind::Any),
+        "local" => Ok(Bind::Local),
+        _ => Err(found(value)),
+    },
+};
+
+pub(super) const STATE_DIR: Form<PathBuf> = Form {
+    accepted: "the path of a directory",
+    read: |value| match text(value)? {
+        path if path.is_empty() || path.contains('\0') => Err(found(value)),
+        path => Ok(PathBuf::from(path)),
+    },
+};
+
+pub(super) const BUSY_POLL: Form<()> = Form {
+    accepted: "0 (this version does not poll)",
+    read: |value| integer(value, 0..=0_u8).map(|_| ()),
+};
+
+/// 1024 CPUs is what a `cpu_set_t` holds (CPU_SETSIZE).
+pub(super) const CPU: Form<usize> = Form {
+    accepted: "an integer from 0 to 1023, or a list of them",
+    read: |value| integer(value, 0..=1023),
+};
+
+pub(super) const GROUP_ID: Form<GroupId> = Form {
+    accepted: "an integer from 1 to 65535 (0xffff)",
+    read: |value| integer(value, 1..=u16::MAX).map(GroupId),
+};
+
+/// `dev_valid_name` in the kernel, less the `%` that makes a pattern of a name, and the two names sysctl keeps for itself.
+fn name(value: &DeValue<'_>) -> Result<String, String> {
+    let name = text(value)?;
+    let legal = |b: u8| b.is_ascii_graphic() && !matches!(b, b'/' | b':' | b'%');
+    let taken = matches!(name, "." | ".." | "all" | "default");
+    if (1..=15).contains(&name.len()) && name.bytes().all(legal) && !taken {
+        Ok(name.to_owned())
+    } else {
+        Err(found(value))
+    }
+}
+
+fn underlay(value: &DeValue<'_>) -> Result<IpAddr, String> {
+    match address(value)? {
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => Err(found_but(
+            value,
+            "a link-local address needs an interface with it",
+        )),
+        address => Ok(address),
+    }
+}
+
+fn address(value: &DeValue<'_>) -> Result<IpAddr, String> {
+    let address = text(value)?.parse().map_err(|_| found(value))?;
+    unicast(value, address)
+}
+
+fn subnet(value: &DeValue<'_>) -> Result<IpNet, String> {
+    let net: IpNet = text(value)?.parse().map_err(|_| found(value))?;
+    unicast(value, net.addr())?;
+    Ok(net)
+}
+
+fn unicast(value: &DeValue<'_>, address: IpAddr) -> Result<IpAddr, String> {
+    let wrong = match address {
+        _ if address.is_unspecified() => "this is the unspecified address",
+        _ if address.is_multicast() => "this is multicast",
+        IpAddr::V4(v4) if v4.is_broadcast() => "this is broadcast",
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => "this is IPv4 written as IPv6",
+        _ => return Ok(address),
+    };
+    Err(found_but(value, wrong))
+}
+
+fn overlay(value: &DeValue<'_>) -> Result<IpNet, String> {
+    let net: IpNet = text(value)?.parse().map_err(|_| found(value))?;
+    if net != net.trunc() {
+        let wrong = format!("it has host bits set (without them: {})", net.trunc());
+        return Err(found_but(value, &wrong));
+    }
+    let overlaps = |other: &&(IpNet, &str)| net.contains(&other.0) || other.0.contains(&net);
+    match NEVER_OVERLAY.iter().find(overlaps) {
+        Some((other, what)) => Err(found_but(value, &format!("it overlaps {other}, {what}"))),
+        None => Ok(net),
+    }
+}
+
+/// What no overlay may hold. Link-local is where our dummy next hop and the containers' gateway are.
+const NEVER_OVERLAY: [(IpNet, &str); 7] = [
+    (v4([169, 254, 0, 0], 16), "which is link-local"),
+    (v4([127, 0, 0, 0], 8), "which is loopback"),
+    (v4([224, 0, 0, 0], 4), "which is multicast"),
+    (v6([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10), "which is link-local"),
+    (v6([0, 0, 0, 0, 0, 0, 0, 0], 127), "which is loopback"),
+    (v6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8), "which is multicast"),
+    (v6([0, 0, 0, 0, 0, 0xffff, 0, 0], 96), "which is IPv4"),
+];
+
+const fn v4(octets: [u8; 4], prefix_len: u8) -> IpNet {
+    let [a, b, c, d] = octets;
+    IpNet::V4(Ipv4Net::new_assert(
+        std::net::Ipv4Addr::new(a, b, c, d),
+        prefix_len,
+    ))
+}
+
+const fn v6(segments: [u16; 8], prefix_len: u8) -> IpNet {
+    let [a, b, c, d, e, f, g, h] = segments;
+    IpNet::V6(Ipv6Net::new_assert(
+        std::net::Ipv6Addr::new(a, b, c, d, e, f, g, h),
+        prefix_len,
+    ))
+}
+
+fn mac(value: &DeValue<'_>) -> Result<MacAddr, String> {
+    let mac: MacAddr = text(value)?.parse().map_err(|_| found(value))?;
+    match mac {
+        MacAddr::ZERO => Err(found_but(value, "this is the zero address")),
+        _ if mac.is_multicast() => Err(found_but(value, "this is multicast")),
+        _ => Ok(mac),
+    }
+}
+
+fn source_ports(value: &DeValue<'_>) -> Result<(u16, u16), String> {
+    let ports = value.as_array().ok_or_else(|| found(value))?;
+    let mut numbers = ports
+        .iter()
+        .map(|port| integer(port.get_ref(), 1..=u16::MAX));
+    match (numbers.next(), numbers.next(), numbers.next()) {
+        (Some(Ok(min)), Some(Ok(max)), None) if min < max => Ok((min, max)),
+        _ => Err(found(value)),
+    }
+}
+
+fn text<'a>(value: &'a DeValue<'_>) -> Result<&'a str, String> {
+    value.as_str().ok_or_else(|| found(value))
+}
+
+fn integer<T>(value: &DeValue<'_>, range: RangeInclusive<T>) -> Result<T, String>
+where
+    T: TryFrom<i64> + PartialOrd,
+{
+    value
+        .as_integer()
+        .and_then(|digits| i64::from_str_radix(digits.as_str(), digits.radix()).ok())
+        .and_then(|number| T::try_from(number).ok())
+        .filter(|number| range.contains(number))
+        .ok_or_else(|| found(value))
+}
+
+/// `otherwise`, unless the value is one of the words that a later version will take.
+fn not_yet(value: &DeValue<'_>, later: &[&str], otherwise: String) -> String {
+    match value.as_str() {
+        Some(word) if later.contains(&word) => {
+            found_but(value, "this version does not support it yet")
+        }
+        _ => otherwise,
+    }
+}
+
+fn found_but(value: &DeValue<'_>, wrong: &str) -> String {
+    format!("{}, but {wrong}", found(value))
+}
+
+/// What is there, on one line and not too long.
+pub(super) fn found(value: &DeValue<'_>) -> String {
+    let shown = match value {
+        DeValue::Array(items) => {
+            let mut shown: Vec<String> = items
+                .iter()
+                .take(SHOWN_ITEMS)
+                .map(|item| scalar(item.get_ref()))
+                .collect();
+            if items.len() > SHOWN_ITEMS {
+                shown.push("...".to_owned());
+            }
+            format!("[{}]", shown.join(", "))
+        }
+        other => scalar(other),
+    };
+    format!("found {shown}")
+}
+
+/// A key as TOML would have it, on one line and not too long.
+pub(super) fn quote_key(key: &str) -> String {
+    let bare = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+    if !key.is_empty() && key.bytes().all(bare) {
+        cut(key)
+    } else {
+        quote(key)
+    }
+}
+
+/// How much of a list an error shows.
+const SHOWN_ITEMS: usize = 4;
+/// How many characters of a text an error shows.
+const SHOWN_CHARS: usize = 60;
+
+fn scalar(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) => quote(text),
+        DeValue::Integer(number) => cut(&number.to_string()),
+        DeValue::Float(number) => cut(number.as_str()),
+        DeValue::Boolean(flag) => flag.to_string(),
+        DeValue::Datetime(time) => time.to_string(),
+        DeValue::Array(_) => "a list".to_owned(),
+        DeValue::Table(_) => "a table".to_owned(),
+    }
+}
+
+/// A text as TOML would have it, on one line and not too long.
+pub(super) fn quote(text: &str) -> String {
+    format!("{:?}", cut(text))
+}
+
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_CHARS) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
+}

@@ -1,0 +1,166 @@
+//! The configuration file: TOML in, every error at once.
+//!
+//! [`Config::parse`] serves `run`, `reload` and `replay`. It never stops at an error: `reader` takes the keys out of the tables, each value
+//! in one of the forms of `form` and with the line it is on; `vtep`, `peer` and `group` then check what values say about each
+//! other. A check whose values are missing or broken is skipped, so that no error is only the echo of another.
+
+mod error;
+mod form;
+mod group;
+mod mac;
+mod nearest;
+mod overlap;
+mod peer;
+mod reader;
+mod report;
+mod vtep;
+
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use toml::de::DeTable;
+
+use self::reader::Reader;
+use self::report::{Report, Reported};
+use self::vtep::Own;
+use super::PeerSpec;
+use crate::tables::{GroupEntry, Local};
+use crate::wire::{MacAddr, Vni};
+
+pub use error::{ConfigError, ConfigErrors};
+
+/// The most lanes: multi-queue TAPs have no more queues (`MAX_TAP_QUEUES` in the kernel).
+const MAX_LANES: usize = 256;
+
+/// A checked configuration: every default filled in, every relation between keys holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// `[vtep]`.
+    pub vtep: VtepConfig,
+    /// `[[peer]]`.
+    pub peers: Vec<PeerSpec>,
+    /// `[[group]]`.
+    pub groups: Vec<GroupEntry>,
+}
+
+/// `[vtep]`, with its defaults filled in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VtepConfig {
+    /// Name of the TAP, 1 to 15 bytes.
+    pub name: String,
+    /// The network identifier.
+    pub vni: Vni,
+    /// UDP port we receive on and send to.
+    pub port: u16,
+    /// Our underlay address.
+    pub local: IpAddr,
+    /// Our overlay addresses, one per family at the most.
+    pub addresses: Vec<IpAddr>,
+    /// The overlay's prefixes, host bits zero.
+    pub overlays: Vec<IpNet>,
+    /// The subnets of our containers: each address under `subnet_prefix_length` (v4) or /64 (v6), host bits zero.
+    pub subnets: Vec<IpNet>,
+    /// The TAP's MAC.
+    pub mac: MacAddr,
+    /// The TAP's MTU in bytes; `None`: what the underlay carries less the tunnel's headers.
+    pub mtu_bytes: Option<u32>,
+    /// The line of `mtu`, for an error that only the underlay's own MTU can show.
+    pub mtu_line: Option<usize>,
+    /// Carry the group id.
+    pub gbp: bool,
+    /// Lanes; 0 in the file is one per core.
+    pub lanes: NonZeroUsize,
+    /// Refuse sources that the tables do not place where they come from.
+    pub strict_source: bool,
+    /// Where group ids come from.
+    pub marks: Marks,
+    /// Fill in the outer UDP checksum.
+    pub udp_checksum: bool,
+    /// Outer TTL or hop limit.
+    pub ttl: u8,
+    /// Outer TOS or traffic class, ECN bits clear.
+    pub tos: u8,
+    /// Source ports [min, max): max is never used; `None`: the host's ip_local_port_range.
+    pub source_ports: Option<(u16, u16)>,
+    /// Route frames for our own MAC; off: FDB only.
+    pub routing: bool,
+    /// Add the connected route at metric 100 as well.
+    pub silk_routes: bool,
+    /// Which local addresses the receiving sockets take.
+    pub bind: Bind,
+    /// Leave the TAP and its routes behind at the end.
+    pub persist: bool,
+    /// Directory of the file with live entries; `None`: beside the control socket.
+    pub state_dir: Option<PathBuf>,
+    /// CPUs to pin lanes to, lane i to `cpus[i % len]`; empty: no pinning.
+    pub cpus: Vec<usize>,
+}
+
+/// `marks`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Marks {
+    /// The group table gives the group.
+    Table,
+    /// No group is sent.
+    Off,
+}
+
+/// `bind`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bind {
+    /// Any local address, as the kernel does.
+    Any,
+    /// `local` alone.
+    Local,
+}
+
+impl Config {
+    /// Parses and checks a configuration.
+    ///
+    /// # Errors
+    /// Every error of the file at once; one alone if the text is no TOML.
+    pub fn parse(text: &str) -> Result<Self, ConfigErrors> {
+        let mut report = Report::new(text);
+        let config = match DeTable::parse(text) {
+            Ok(document) => read(Reader::document(document.get_ref(), &mut report)),
+            Err(error) => Err(report.refuse_syntax(text, &error)),
+        };
+        report.finish(config)
+    }
+
+    /// Who we are, for a snapshot.
+    #[must_use]
+    pub fn local(&self) -> Local {
+        let vtep = &self.vtep;
+        Local {
+            vni: vtep.vni,
+            mac: vtep.mac,
+            addresses: vtep.addresses.clone(),
+            subnets: vtep.subnets.clone(),
+            port: vtep.port,
+            gbp: vtep.gbp,
+            routing: vtep.routing,
+            strict_source: vtep.strict_source,
+            group_marks: vtep.marks == Marks::Table,
+            tos: vtep.tos,
+        }
+    }
+}
+
+fn read(mut document: Reader<'_, '_>) -> Result<Config, Reported> {
+    let (own, vtep) = document
+        .table("vtep", vtep::read)
+        .unwrap_or_else(|reported| (Own::unknown(reported), Err(reported)));
+    let peers = document.tables("peer", peer::read);
+    let groups = document.tables("group", group::read);
+    let peers = peer::check(&peers, &own, document.report());
+    let groups = group::check(&groups, &own, document.report());
+    document.finish();
+    Ok(Config {
+        vtep: vtep?,
+        peers: peers?,
+        groups: groups?,
+    })
+}

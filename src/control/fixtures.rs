@@ -1,0 +1,109 @@
+//! One cell for the tests of this module and of the command line.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Config, Control, Entry, LinkFacts, Options, PeerSpec, StateFile};
+use crate::counters::Counters;
+use crate::wire::{GroupId, MacAddr};
+
+pub(crate) const CONFIG: &str = r#"
+[vtep]
+local = "10.0.32.12"
+address = "10.255.108.0"
+overlay = ["10.255.0.0/16", "fd00::/16"]
+lanes = 2
+[[peer]]
+subnet = "10.255.43.0/24"
+underlay = "10.0.16.14"
+[[group]]
+address = "10.255.108.184"
+id = 3
+"#;
+
+pub(crate) fn config(text: &str) -> Config {
+    Config::parse(text).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+/// A control over the files `silk-vtep.toml`, written here, and `live.json` of `directory`, with what it warned of.
+pub(crate) fn control(directory: &Path) -> (Arc<Control>, Vec<String>) {
+    let config_path = directory.join("silk-vtep.toml");
+    if !config_path.exists() {
+        std::fs::write(&config_path, CONFIG).expect("the directory is the test's own");
+    }
+    let options = Options {
+        counters: Arc::new(Counters::new(2)),
+        config_path,
+        state: Some(StateFile::new(directory.join("live.json"))),
+        link: Box::new(|| Ok(facts())),
+    };
+    let (control, warnings) = Control::new(&config(CONFIG), options);
+    (Arc::new(control), warnings)
+}
+
+pub(crate) fn facts() -> LinkFacts {
+    LinkFacts {
+        ifindex: 865,
+        flags: ["BROADCAST", "MULTICAST", "NOARP", "UP", "LOWER_UP"]
+            .map(str::to_owned)
+            .to_vec(),
+        mtu_bytes: 1410,
+        qdisc: "mq".to_owned(),
+        operstate: "UNKNOWN".to_owned(),
+        address: MacAddr::new([0xee, 0xee, 10, 255, 108, 0]),
+        underlay_device: Some("eth0".to_owned()),
+        source_ports: (32768, 60999),
+        features: [("udp-gso".to_owned(), "on".to_owned())].into(),
+    }
+}
+
+pub(crate) fn ip(text: &str) -> IpAddr {
+    text.parse().expect("the test wrote an address")
+}
+
+/// With the MAC that follows from the first subnet.
+pub(crate) fn peer(subnet: &str, underlay: &str) -> Entry {
+    let subnets = vec![subnet.parse().expect("the test wrote a subnet")];
+    Entry::Peer(PeerSpec {
+        mac: PeerSpec::derived_mac(&subnets).expect("the test wrote an IPv4 subnet"),
+        subnets,
+        underlay: ip(underlay),
+    })
+}
+
+/// `count` peers with a /64 each; at the most 65,536.
+pub(crate) fn peers(count: u32) -> impl Iterator<Item = Entry> {
+    (0..count).map(|n| {
+        let [_, _, high, low] = n.to_be_bytes();
+        let subnet = format!("fd00:0:0:{n:x}::/64");
+        Entry::Peer(PeerSpec {
+            subnets: vec![subnet.parse().expect("n has four digits")],
+            underlay: [10, 1, high, low].into(),
+            mac: MacAddr::new([2, 0, 0, 0, high, low]),
+        })
+    })
+}
+
+pub(crate) fn route(dst: &str, via: &str) -> Entry {
+    Entry::Route {
+        dst: dst.parse().expect("the test wrote a prefix"),
+        via: Some(ip(via)),
+    }
+}
+
+pub(crate) fn fdb(mac: &str, dst: &str) -> Entry {
+    Entry::Fdb {
+        mac: mac.parse().expect("the test wrote a MAC"),
+        dst: ip(dst),
+        port: None,
+        vni: None,
+    }
+}
+
+pub(crate) fn group(address: &str, id: u16) -> Entry {
+    Entry::Group {
+        address: ip(address),
+        id: GroupId(id),
+    }
+}

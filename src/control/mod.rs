@@ -1,0 +1,39 @@
+//! Everything that decides what the tables hold: configuration, the directory of live entries, the Unix-socket API.
+//!
+//! A [`Change`] reaches [`Control`] over the socket ([`server`], [`client`]) or from a reload of the file. The [`Directory`] takes a
+//! request whole or refuses it whole; what it then holds is compiled into a [`Tables`](crate::tables::Tables) and stored with one
+//! pointer swap, which is all the packet path ever sees of this module.
+
+pub mod change;
+pub mod client;
+pub mod config;
+pub mod directory;
+pub mod entry;
+#[cfg(test)]
+pub(crate) mod fixtures;
+pub mod link;
+pub mod protocol;
+pub mod rows;
+mod rules;
+pub mod server;
+mod service;
+pub mod state;
+pub mod stats;
+
+pub use change::{Change, ChangeError, Owner, Refusal};
+pub use client::Client;
+pub use config::Config;
+pub use directory::Directory;
+pub use entry::{Entry, Key, Origin, PeerSpec};
+pub use link::{LinkFacts, LinkSource};
+pub use server::Server;
+pub use service::{Control, Options};
+pub use state::StateFile;
+
+use std::path::PathBuf;
+
+/// Where the daemon of the device `name` listens unless told otherwise.
+#[must_use]
+pub fn default_socket_path(name: &str) -> PathBuf {
+    PathBuf::from(format!("/run/silk-vtep/{name}.sock"))
+}

@@ -1,0 +1,234 @@
+//! The language of the control socket: one JSON value a line, each request answered by one response, in order.
+//!
+//! ```text
+//! -> {"show":{"route":"10.255.43.0/24"}}        the tables: route, neigh, fdb, peer, group; null for all of one
+//! <- {"ok":[{"dst":"10.255.43.0/24","gateway":"10.255.43.0","dev":"silk-vtep",...}]}
+//! -> {"change":[{"add":{"peer":{"subnets":["10.255.43.0/24"],"underlay":"10.0.16.14","mac":"ee:ee:0a:ff:2b:00"}}},
+//!               {"del":{"group":"10.255.108.184"}}]}
+//! <- {"error":{"message":"no group 10.255.108.184","change":1}}
+//! -> {"route-get":"10.255.43.6"}, "link", "stats", "reload"
+//! ```
+
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::rows::{FdbRow, GroupRow, LinkRow, NeighRow, PeerRow, RouteRow};
+use super::stats::Stats;
+use super::{Change, ChangeError, Entry};
+use crate::wire::MacAddr;
+
+/// Bytes of one request without its newline; 100,000 peers take about 15 million.
+pub const MAX_REQUEST_BYTES: usize = 64 << 20;
+
+/// What a client asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Request {
+    /// Rows of one table.
+    Show(Show),
+    /// The route that a packet to this address takes: one [`RouteRow`].
+    RouteGet(IpAddr),
+    /// Changes, all or none, in one swap: [`Applied`].
+    Change(Vec<Change>),
+    /// The device: one [`LinkRow`].
+    Link,
+    /// The counters: [`Stats`].
+    Stats,
+    /// Reads the configuration file again: [`Reloaded`].
+    Reload,
+}
+
+/// A table, and the key of the entries wanted; without one, all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Show {
+    /// [`RouteRow`]s, by prefix.
+    Route(Option<IpNet>),
+    /// [`NeighRow`]s, by overlay address.
+    Neigh(Option<IpAddr>),
+    /// [`FdbRow`]s, by MAC.
+    Fdb(Option<MacAddr>),
+    /// [`PeerRow`]s, by underlay address.
+    Peer(Option<IpAddr>),
+    /// [`GroupRow`]s, by container.
+    Group(Option<IpAddr>),
+}
+
+/// One line back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Response<T> {
+    /// What was asked for.
+    Ok(T),
+    /// Why not.
+    Error(Failure),
+}
+
+/// A request that was refused; nothing changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// For a person.
+    pub message: String,
+    /// The change that was refused: its place in the request, from 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<usize>,
+}
+
+/// A request's changes were taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    /// How many.
+    pub changes: usize,
+    /// What went wrong beside them: live entries that could not be written to disk.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+/// The configuration file was read again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// Peers in the file.
+    pub peers: usize,
+    /// Groups in the file.
+    pub groups: usize,
+    /// Entries that were left out, and keys that take effect only at a restart.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+/// What [`Response::Ok`] holds on the side that answers; on the wire the value alone, since who asked knows what to expect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Reply {
+    /// Of [`Show::Route`].
+    Routes(Vec<RouteRow>),
+    /// Of [`Show::Neigh`].
+    Neighbors(Vec<NeighRow>),
+    /// Of [`Show::Fdb`].
+    Fdb(Vec<FdbRow>),
+    /// Of [`Show::Peer`].
+    Peers(Vec<PeerRow>),
+    /// Of [`Show::Group`].
+    Groups(Vec<GroupRow>),
+    /// Of [`Request::RouteGet`].
+    Route(Box<RouteRow>),
+    /// Of [`Request::Link`].
+    Link(Box<LinkRow>),
+    /// Of [`Request::Stats`].
+    Stats(Box<Stats>),
+    /// Of [`Request::Change`].
+    Applied(Applied),
+    /// Of [`Request::Reload`].
+    Reloaded(Reloaded),
+}
+
+impl Show {
+    /// True for the entries asked for.
+    #[must_use]
+    pub fn wants(&self, entry: &Entry) -> bool {
+        match (self, entry) {
+            (Self::Route(key), Entry::Route { dst, .. }) => {
+                key.is_none_or(|key| key.trunc() == *dst)
+            }
+            (Self::Neigh(key), Entry::Neigh { dst, .. }) => key.is_none_or(|key| key == *dst),
+            (Self::Fdb(key), Entry::Fdb { mac, .. }) => key.is_none_or(|key| key == *mac),
+            (Self::Peer(key), Entry::Peer(peer)) => key.is_none_or(|key| key == peer.underlay),
+            (Self::Group(key), Entry::Group { address, .. }) => {
+                key.is_none_or(|key| key == *address)
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Failure {
+    /// A failure of the whole request.
+    pub fn new(message: impl fmt::Display) -> Self {
+        Self {
+            message: message.to_string(),
+            change: None,
+        }
+    }
+}
+
+impl From<ChangeError> for Failure {
+    fn from(error: ChangeError) -> Self {
+        Self {
+            message: error.to_string(),
+            change: Some(error.index),
+        }
+    }
+}
+
+impl<T> From<Result<T, Failure>> for Response<T> {
+    fn from(result: Result<T, Failure>) -> Self {
+        result.map_or_else(Self::Error, Self::Ok)
+    }
+}
+
+impl<T> From<Response<T>> for Result<T, Failure> {
+    fn from(response: Response<T>) -> Self {
+        match response {
+            Response::Ok(value) => Ok(value),
+            Response::Error(failure) => Err(failure),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn assert_same(json: &str, request: &Request) {
+        assert_eq!(serde_json::from_str::<Request>(json).expect(json), *request);
+        assert_eq!(serde_json::to_string(request).expect("no map keys"), json);
+    }
+
+    #[test]
+    fn requests_are_the_documented_lines() {
+        let route = Show::Route(Some("10.255.43.0/24".parse().expect("a prefix")));
+        assert_same(
+            r#"{"show":{"route":"10.255.43.0/24"}}"#,
+            &Request::Show(route),
+        );
+        assert_same(r#"{"show":{"fdb":null}}"#, &Request::Show(Show::Fdb(None)));
+        assert_same(
+            r#"{"route-get":"fd00::6"}"#,
+            &Request::RouteGet("fd00::6".parse().expect("an address")),
+        );
+        assert_same(r#""stats""#, &Request::Stats);
+    }
+
+    #[test]
+    fn changes_are_the_documented_lines() {
+        let json = r#"{"change":[{"add":{"peer":{"subnets":["10.255.43.0/24"],"underlay":"10.0.16.14","mac":"ee:ee:0a:ff:2b:00"}}},{"replace":{"route":{"dst":"10.255.0.0/16"}}},{"del":{"group":"10.255.108.184"}}]}"#;
+        let request: Request = serde_json::from_str(json).expect(json);
+        assert!(matches!(&request, Request::Change(changes) if changes.len() == 3));
+        assert_same(json, &request);
+    }
+
+    #[test]
+    fn a_key_that_is_misspelt_is_refused() {
+        let json =
+            r#"{"change":[{"add":{"route":{"dst":"10.255.0.0/16","gateway":"10.255.0.1"}}}]}"#;
+        let error = serde_json::from_str::<Request>(json)
+            .expect_err("gateway is no key")
+            .to_string();
+        assert!(
+            error.contains("gateway") && error.contains("via"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_failure_carries_the_place_of_its_change() {
+        let json = r#"{"error":{"message":"no group 10.255.108.184","change":1}}"#;
+        let response: Response<Applied> = serde_json::from_str(json).expect(json);
+        let failure = Result::from(response).expect_err("an error line");
+        assert_eq!(failure.change, Some(1));
+    }
+}

@@ -1,0 +1,472 @@
+//! [`Control`]: the directory, and what each change to it sets in motion. The socket server, SIGHUP and the poller of a controller call
+//! the same methods.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+
+use super::config::VtepConfig;
+use super::protocol::{Applied, Failure, Reloaded, Reply, Request, Show};
+use super::rows::{FdbRow, GroupRow, LinkRow, NeighRow, PeerRow, RouteRow};
+use super::stats::{PeerStats, Stats, per_lane};
+use super::{Change, Config, Directory, Entry, Key, LinkSource, Origin, StateFile};
+use crate::counters::Counters;
+use crate::tables::{Changed, CounterRegistry, Peer, Tables};
+
+/// Decides what the tables hold, and publishes them.
+pub struct Control {
+    vtep: VtepConfig,
+    master: Mutex<Master>,
+    tables: Arc<ArcSwap<Tables>>,
+    options: Options,
+}
+
+/// What control works with beside the configuration.
+pub struct Options {
+    /// The device's counters, which the lanes write.
+    pub counters: Arc<Counters>,
+    /// The file that a reload reads.
+    pub config_path: PathBuf,
+    /// Where live entries are kept; `None`: they end with the process.
+    pub state: Option<StateFile>,
+    /// Tells what the kernel knows of the device.
+    pub link: LinkSource,
+}
+
+/// What one request at a time may change.
+struct Master {
+    directory: Directory,
+    registry: CounterRegistry,
+}
+
+impl Control {
+    /// Loads the live entries from disk and the peers and groups of `config`, and compiles the first snapshot. What had to be left out
+    /// comes back as warnings, one line each; where a live entry and the configuration disagree, the live one stays.
+    #[must_use]
+    pub fn new(config: &Config, options: Options) -> (Self, Vec<String>) {
+        let (live, damage) = options
+            .state
+            .as_ref()
+            .map_or_else(Default::default, StateFile::load);
+        let mut directory = Directory::new(&config.vtep);
+        let (_, stale) = directory.restore(live, Origin::Live);
+        let (_, collisions) = directory.reload(config);
+        let stale = stale
+            .iter()
+            .map(|refusal| format!("live entry left out: {refusal}"));
+        let collisions = collisions.iter().map(left_out_of_config);
+        let warnings = damage.into_iter().chain(stale).chain(collisions).collect();
+
+        let mut registry = CounterRegistry::new(options.counters.lanes());
+        let tables = Tables::compile(Arc::new(config.local()), &directory.spec(), &mut registry);
+        let control = Self {
+            vtep: config.vtep.clone(),
+            master: Mutex::new(Master {
+                directory,
+                registry,
+            }),
+            tables: Arc::new(ArcSwap::from_pointee(tables)),
+            options,
+        };
+        (control, warnings)
+    }
+
+    /// The snapshot that lanes load once per batch.
+    #[must_use]
+    pub fn tables(&self) -> &Arc<ArcSwap<Tables>> {
+        &self.tables
+    }
+
+    /// Answers one request of the socket.
+    ///
+    /// # Errors
+    /// As the method that serves it.
+    pub fn answer(&self, request: &Request) -> Result<Reply, Failure> {
+        Ok(match request {
+            Request::Show(show) => self.show(show),
+            Request::RouteGet(destination) => Reply::Route(Box::new(self.route_get(*destination)?)),
+            Request::Change(changes) => Reply::Applied(self.apply(changes, Origin::Live)?),
+            Request::Link => Reply::Link(Box::new(self.link()?)),
+            Request::Stats => Reply::Stats(Box::new(self.stats())),
+            Request::Reload => Reply::Reloaded(self.reload()?),
+        })
+    }
+
+    /// The rows of one table, in the order of their keys.
+    #[must_use]
+    pub fn show(&self, show: &Show) -> Reply {
+        let master = self.master.lock();
+        let rows = master
+            .directory
+            .iter()
+            .filter(|held| show.wants(&held.entry));
+        let vtep = &self.vtep;
+        match show {
+            Show::Route(_) => {
+                Reply::Routes(rows.filter_map(|held| RouteRow::new(held, vtep)).collect())
+            }
+            Show::Neigh(_) => {
+                Reply::Neighbors(rows.filter_map(|held| NeighRow::new(held, vtep)).collect())
+            }
+            Show::Fdb(_) => Reply::Fdb(rows.filter_map(|held| FdbRow::new(held, vtep)).collect()),
+            Show::Peer(_) => Reply::Peers(rows.filter_map(PeerRow::new).collect()),
+            Show::Group(_) => Reply::Groups(rows.filter_map(GroupRow::new).collect()),
+        }
+    }
+
+    /// The route that a packet to `destination` takes, by the snapshot that lanes use.
+    ///
+    /// # Errors
+    /// No route covers it, or it is local.
+    pub fn route_get(&self, destination: IpAddr) -> Result<RouteRow, Failure> {
+        // The lock keeps directory and snapshot of one age.
+        let master = self.master.lock();
+        let tables = self.tables.load();
+        if tables.local.covers(destination) {
+            return Err(Failure::new(format!(
+                "no route to {destination}: it is this cell's own"
+            )));
+        }
+        let prefix = tables.routes.lookup(destination).map(|route| route.prefix);
+        let no_route = || Failure::new(format!("no route to {destination}"));
+        let prefix = prefix.ok_or_else(no_route)?;
+        let row = master.directory.lookup(&Key::Route(prefix));
+        let row = row
+            .and_then(|held| RouteRow::new(held, &self.vtep))
+            .ok_or_else(no_route)?;
+        Ok(row.for_destination(destination, prefix))
+    }
+
+    /// Takes all changes or none, in one swap.
+    ///
+    /// # Errors
+    /// The first change that was refused, and its place.
+    pub fn apply(&self, changes: &[Change], origin: Origin) -> Result<Applied, Failure> {
+        let mut master = self.master.lock();
+        let changed = master.directory.apply(changes, origin)?;
+        self.publish(&mut master, changed);
+        let saved = match origin {
+            Origin::Live => self.save(&master.directory),
+            Origin::Config | Origin::Controller => Ok(()),
+        };
+        Ok(Applied {
+            changes: changes.len(),
+            warnings: saved.err().into_iter().collect(),
+        })
+    }
+
+    /// Reads the configuration file again and replaces the entries that came from it. `[vtep]` takes effect at a restart only.
+    ///
+    /// # Errors
+    /// The file cannot be read or has errors, all of them; nothing changed.
+    pub fn reload(&self) -> Result<Reloaded, Failure> {
+        let path = &self.options.config_path;
+        let failure = |cause: &dyn std::fmt::Display| {
+            Failure::new(format!("reload {}: {cause}", path.display()))
+        };
+        let text = fs::read_to_string(path).map_err(|error| failure(&error))?;
+        let config = Config::parse(&text).map_err(|errors| failure(&errors))?;
+
+        let mut master = self.master.lock();
+        let (differs, collisions) = master.directory.reload(&config);
+        self.publish(&mut master, differs);
+        drop(master);
+        // A line that moved is no change.
+        let mtu_line = self.vtep.mtu_line;
+        let changed = VtepConfig {
+            mtu_line,
+            ..config.vtep
+        } != self.vtep;
+        let restart = changed.then(|| "[vtep] changed: restart to use it".to_owned());
+        Ok(Reloaded {
+            peers: config.peers.len(),
+            groups: config.groups.len(),
+            warnings: restart
+                .into_iter()
+                .chain(collisions.iter().map(left_out_of_config))
+                .collect(),
+        })
+    }
+
+    /// The counters of all lanes and peers.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let tables = self.tables.load_full();
+        let master = self.master.lock();
+        let mut peers: Vec<_> = tables
+            .peers
+            .iter()
+            .map(|peer| peer_stats(peer, &master.directory))
+            .collect();
+        drop(master);
+        peers.sort_unstable_by_key(|peer| peer.underlay);
+        Stats {
+            ifname: self.vtep.name.clone(),
+            total: self.options.counters.totals().into(),
+            lanes: per_lane(&self.options.counters),
+            peers,
+        }
+    }
+
+    /// The device.
+    ///
+    /// # Errors
+    /// The kernel could not be asked.
+    pub fn link(&self) -> Result<LinkRow, Failure> {
+        let facts = (self.options.link)().map_err(Failure::new)?;
+        Ok(LinkRow::new(facts, &self.vtep))
+    }
+
+    /// Compiles what changed and swaps it in: the moment at which all lanes' next batch sees it.
+    fn publish(&self, master: &mut Master, changed: Changed) {
+        if changed == Changed::default() {
+            return;
+        }
+        let spec = master.directory.spec();
+        let next = Arc::new(
+            self.tables
+                .load()
+                .update(&spec, changed, &mut master.registry),
+        );
+        self.tables.store(Arc::clone(&next));
+        master.registry.retain(&next.peers);
+    }
+
+    fn save(&self, directory: &Directory) -> Result<(), String> {
+        let Some(state) = &self.options.state else {
+            return Ok(());
+        };
+        let live: Vec<_> = directory.of_origin(Origin::Live).collect();
+        state
+            .save(&live)
+            .map_err(|error| format!("changed, but not for the next start: {error}"))
+    }
+}
+
+fn left_out_of_config(refusal: &super::Refusal) -> String {
+    format!("entry of the configuration left out: {refusal}")
+}
+
+fn peer_stats(peer: &Peer, directory: &Directory) -> PeerStats {
+    let subnets = match directory
+        .lookup(&Key::Peer(peer.underlay))
+        .map(|held| &held.entry)
+    {
+        Some(Entry::Peer(spec)) => spec.subnets.clone(),
+        _ => Vec::new(),
+    };
+    PeerStats {
+        underlay: peer.underlay,
+        subnets,
+        count: peer.counters.totals().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::DropReason;
+    use crate::control::fixtures::{self, CONFIG, group, ip, peer, peers};
+    use crate::tables::Destination;
+
+    fn start() -> (tempfile::TempDir, Arc<Control>) {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let (control, warnings) = fixtures::control(directory.path());
+        assert_eq!(warnings, [""; 0]);
+        (directory, control)
+    }
+
+    fn add(control: &Control, entry: Entry) {
+        let applied = control
+            .apply(&[Change::Add(entry)], Origin::Live)
+            .expect("nothing is in its way");
+        assert_eq!(applied.warnings, [""; 0]);
+    }
+
+    fn destination(tables: &Tables, address: &str) -> Option<Destination> {
+        let next_hop = tables.routes.lookup(ip(address))?.next_hop(ip(address));
+        tables
+            .fdb
+            .lookup(tables.neighbors.lookup(next_hop)?)
+            .first()
+            .cloned()
+    }
+
+    #[test]
+    fn a_peer_is_in_the_next_snapshot_and_not_in_the_last() {
+        let (_directory, control) = start();
+        let before = control.tables().load_full();
+        add(&control, peer("10.255.44.0/24", "10.0.16.15"));
+        assert!(destination(&before, "10.255.44.7").is_none());
+        let after = destination(&control.tables().load(), "10.255.44.7").expect("routed");
+        assert_eq!(after.underlay.to_string(), "10.0.16.15:4789");
+    }
+
+    #[test]
+    fn a_change_that_changes_nothing_swaps_nothing() {
+        let (_directory, control) = start();
+        let before = control.tables().load_full();
+        let same = [Change::Replace(peer("10.255.43.0/24", "10.0.16.14"))];
+        control
+            .apply(&same, Origin::Live)
+            .expect("it is there as it is");
+        assert!(Arc::ptr_eq(&before, &control.tables().load()));
+    }
+
+    #[test]
+    fn counters_outlive_a_change_of_their_peer() {
+        let (_directory, control) = start();
+        let tables = control.tables().load_full();
+        let told = destination(&tables, "10.255.43.7").expect("routed");
+        told.peer.counters.lane(1).count_tx(98);
+        told.peer.counters.lane(0).count_drop(DropReason::TooBig);
+        let moved = [Change::Replace(peer("10.255.45.0/24", "10.0.16.14"))];
+        control
+            .apply(&moved, Origin::Live)
+            .expect("nothing is in its way");
+        let stats = control.stats();
+        let peer = &stats.peers[0];
+        assert_eq!(
+            (
+                peer.count.tx_packets,
+                peer.count.tx_bytes,
+                peer.count.dropped()
+            ),
+            (1, 98, 1)
+        );
+        assert_eq!(peer.subnets, ["10.255.45.0/24".parse().expect("a prefix")]);
+        assert_eq!(stats.lanes.len(), 2);
+    }
+
+    #[test]
+    fn live_entries_are_there_after_a_restart() {
+        let (directory, control) = start();
+        add(&control, peer("10.255.44.0/24", "10.0.16.15"));
+        drop(control);
+        let (control, warnings) = fixtures::control(directory.path());
+        assert_eq!(warnings, [""; 0]);
+        assert!(destination(&control.tables().load(), "10.255.44.7").is_some());
+    }
+
+    #[test]
+    fn a_live_entry_that_meets_another_configuration_stays_and_is_told() {
+        let (directory, control) = start();
+        let moved = [Change::Replace(peer("10.255.45.0/24", "10.0.16.14"))];
+        control
+            .apply(&moved, Origin::Live)
+            .expect("nothing is in its way");
+        let (control, warnings) = fixtures::control(directory.path());
+        assert_eq!(
+            warnings,
+            ["entry of the configuration left out: peer 10.0.16.14 exists already (live)"]
+        );
+        assert!(destination(&control.tables().load(), "10.255.45.7").is_some());
+    }
+
+    #[test]
+    fn live_entries_that_cannot_be_saved_are_a_warning() {
+        let (directory, control) = start();
+        std::fs::create_dir(directory.path().join("live.json.tmp")).expect("the directory is ours");
+        let applied = control
+            .apply(&[Change::Add(group("10.255.108.7", 5))], Origin::Live)
+            .expect("taken");
+        assert!(
+            applied.warnings[0]
+                .starts_with("changed, but not for the next start: write live entries")
+        );
+        assert_eq!(
+            control.tables().load().groups.lookup(ip("10.255.108.7")),
+            Some(crate::wire::GroupId(5))
+        );
+    }
+
+    #[test]
+    fn a_reload_takes_the_new_peers_and_keeps_the_live_ones() {
+        let (directory, control) = start();
+        add(&control, peer("10.255.44.0/24", "10.0.16.15"));
+        let next = CONFIG.replace("10.255.43.0", "10.255.45.0");
+        std::fs::write(directory.path().join("silk-vtep.toml"), format!("\n{next}"))
+            .expect("the directory is ours");
+        let reloaded = control.reload().expect("a good file");
+        assert_eq!(
+            (reloaded.peers, reloaded.groups, reloaded.warnings),
+            (1, 1, vec![])
+        );
+        let tables = control.tables().load();
+        let routed = ["10.255.43.7", "10.255.44.7", "10.255.45.7"]
+            .map(|address| destination(&tables, address).is_some());
+        assert_eq!(routed, [false, true, true]);
+    }
+
+    #[test]
+    fn a_reload_of_a_bad_file_changes_nothing_and_tells_every_error() {
+        let (directory, control) = start();
+        let before = control.tables().load_full();
+        let bad = CONFIG.replace("id = 3", "id = 0").replace("lanes", "lane");
+        std::fs::write(directory.path().join("silk-vtep.toml"), bad)
+            .expect("the directory is ours");
+        let message = control.reload().expect_err("two errors").message;
+        assert!(
+            message.contains("vtep.lane") && message.contains("group[0].id"),
+            "{message}"
+        );
+        assert!(Arc::ptr_eq(&before, &control.tables().load()));
+    }
+
+    #[test]
+    fn a_reload_says_that_the_device_changes_at_a_restart() {
+        let (directory, control) = start();
+        let next = CONFIG.replace("lanes = 2", "lanes = 1");
+        std::fs::write(directory.path().join("silk-vtep.toml"), next)
+            .expect("the directory is ours");
+        assert_eq!(
+            control.reload().expect("a good file").warnings,
+            ["[vtep] changed: restart to use it"]
+        );
+    }
+
+    #[test]
+    fn route_get_tells_the_longest_match_or_why_there_is_none() {
+        let (_directory, control) = start();
+        add(&control, fixtures::route("10.255.0.0/16", "10.255.43.0"));
+        let row = control.route_get(ip("10.255.43.6")).expect("routed");
+        assert_eq!(
+            (row.dst.as_str(), row.gateway),
+            ("10.255.43.6", Some(ip("10.255.43.0")))
+        );
+        assert_eq!(
+            row.matched,
+            Some("10.255.43.0/24".parse().expect("a prefix"))
+        );
+        let own = control
+            .route_get(ip("10.255.108.7"))
+            .expect_err("ours")
+            .message;
+        assert_eq!(own, "no route to 10.255.108.7: it is this cell's own");
+        assert_eq!(
+            control
+                .route_get(ip("fd00::1"))
+                .expect_err("no route")
+                .message,
+            "no route to fd00::1"
+        );
+    }
+
+    #[test]
+    fn a_batch_of_many_peers_is_one_snapshot() {
+        let (_directory, control) = start();
+        let changes: Vec<_> = peers(10_000).map(Change::Add).collect();
+        assert_eq!(
+            control
+                .apply(&changes, Origin::Live)
+                .expect("taken")
+                .changes,
+            10_000
+        );
+        assert_eq!(control.tables().load().peers.iter().count(), 10_001);
+    }
+}

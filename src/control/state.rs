@@ -1,0 +1,204 @@
+//! Live entries on disk: a restart finds what was added over the socket.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::Entry;
+use crate::error::SetupError;
+
+const VERSION: u32 = 1;
+
+/// The file. It is replaced whole, so that a reader finds the old entries or the new, never half.
+#[derive(Clone, Debug)]
+pub struct StateFile {
+    path: PathBuf,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Contents<E> {
+    version: u32,
+    entries: E,
+}
+
+impl StateFile {
+    /// The file at `path`, which need not exist.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// The entries last saved. What cannot be read is a warning, never the end: a file that is damaged is set aside as `.corrupt`.
+    pub fn load(&self) -> (Vec<Entry>, Option<String>) {
+        let bytes = match fs::read(&self.path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return (Vec::new(), None),
+            Err(error) => return (Vec::new(), Some(self.error("read", &error).to_string())),
+        };
+        match parse(&bytes) {
+            Ok(entries) => (entries, None),
+            Err(cause) => (Vec::new(), Some(self.set_aside(&cause))),
+        }
+    }
+
+    /// Replaces the entries, on disk when it returns.
+    ///
+    /// # Errors
+    /// The first step that failed; the old file is as it was.
+    pub fn save(&self, entries: &[&Entry]) -> Result<(), SetupError> {
+        let contents = Contents {
+            version: VERSION,
+            entries,
+        };
+        let mut json =
+            serde_json::to_vec(&contents).map_err(|error| self.error("encode", &error))?;
+        json.push(b'\n');
+        self.replace(&json)
+            .map_err(|error| self.error("write", &error))
+    }
+
+    fn replace(&self, bytes: &[u8]) -> io::Result<()> {
+        let directory = self
+            .path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
+        let directory = directory.unwrap_or(Path::new("."));
+        fs::create_dir_all(directory)?;
+        let temporary = self.with_suffix(".tmp");
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, &self.path)?;
+        // Without this a crash may undo the rename.
+        File::open(directory)?.sync_all()
+    }
+
+    fn set_aside(&self, cause: &str) -> String {
+        let aside = self.with_suffix(".corrupt");
+        let warning = SetupError::new(
+            "load live entries from",
+            self.path.display().to_string(),
+            cause,
+        );
+        let mend = match fs::rename(&self.path, &aside) {
+            Ok(()) => format!("starting without them; the file is now {}", aside.display()),
+            Err(error) => format!("starting without them; it could not be set aside: {error}"),
+        };
+        warning.mend(mend).to_string()
+    }
+
+    fn with_suffix(&self, suffix: &str) -> PathBuf {
+        let mut name = self.path.clone().into_os_string();
+        name.push(suffix);
+        name.into()
+    }
+
+    fn error(&self, verb: &str, cause: &dyn std::fmt::Display) -> SetupError {
+        SetupError::new(
+            format!("{verb} live entries"),
+            self.path.display().to_string(),
+            cause,
+        )
+    }
+}
+
+fn parse(bytes: &[u8]) -> Result<Vec<Entry>, String> {
+    let contents: Contents<Vec<Entry>> =
+        serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    if contents.version == VERSION {
+        Ok(contents.entries)
+    } else {
+        Err(format!(
+            "version {} (accepted: {VERSION})",
+            contents.version
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn group(last: u8) -> Entry {
+        Entry::Group {
+            address: [10, 255, 108, last].into(),
+            id: crate::wire::GroupId(3),
+        }
+    }
+
+    fn saved(entries: &[&Entry]) -> (tempfile::TempDir, StateFile) {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let state = StateFile::new(directory.path().join("state/live.json"));
+        state.save(entries).expect("the directory is ours");
+        (directory, state)
+    }
+
+    #[test]
+    fn what_was_saved_is_loaded() {
+        let (_directory, state) = saved(&[&group(1)]);
+        state
+            .save(&[&group(1), &group(2)])
+            .expect("the directory is ours");
+        assert_eq!(state.load(), (vec![group(1), group(2)], None));
+    }
+
+    #[test]
+    fn a_file_that_never_was_is_no_warning() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        assert_eq!(
+            StateFile::new(directory.path().join("live.json")).load(),
+            (vec![], None)
+        );
+    }
+
+    #[test]
+    fn a_file_cut_off_anywhere_is_set_aside_with_a_warning() {
+        let (_directory, state) = saved(&[&group(1)]);
+        let whole = fs::read(&state.path).expect("just written");
+        // All but the newline is needed.
+        for length in 0..whole.len() - 1 {
+            fs::write(&state.path, &whole[..length]).expect("the directory is ours");
+            let (entries, warning) = state.load();
+            assert!(entries.is_empty());
+            assert!(warning.expect("a warning").contains("live.json.corrupt"));
+            assert!(!state.path.exists());
+            assert_eq!(
+                fs::read(state.with_suffix(".corrupt")).expect("set aside"),
+                &whole[..length]
+            );
+        }
+    }
+
+    #[test]
+    fn a_file_of_another_version_is_set_aside() {
+        let (_directory, state) = saved(&[]);
+        fs::write(&state.path, br#"{"version":2,"entries":[]}"#).expect("the directory is ours");
+        assert!(
+            state
+                .load()
+                .1
+                .expect("a warning")
+                .contains("version 2 (accepted: 1)")
+        );
+    }
+
+    #[test]
+    fn a_save_that_fails_leaves_the_old_entries() {
+        let (_directory, state) = saved(&[&group(1)]);
+        fs::create_dir(state.with_suffix(".tmp")).expect("the directory is ours");
+        let error = state
+            .save(&[&group(2)])
+            .expect_err("a directory is in the way")
+            .to_string();
+        assert!(error.starts_with("write live entries "), "{error}");
+        assert_eq!(state.load(), (vec![group(1)], None));
+    }
+}
