@@ -16,6 +16,7 @@
 //! | [`vtep`] | the core: a frame and a `Tables` in, a verdict out | reads a clock, opens a descriptor, allocates per packet |
 //! | [`offload`] | checksums that one side left for the other to finish | does I/O |
 //! | [`sys`] | the only `unsafe`: one thin function per system call | holds logic |
+//! | [`io`] | TAP queue, UDP sockets, the [`Lane`](io::Lane) that joins them to the core, an in-memory twin of each device | decides policy |
 //! | [`netlink`] | links, veth pairs, addresses, routes, neighbours, namespaces | sees packets |
 //! | [`control`] | configuration, the directory of entries, the Unix-socket API, state on disk | is on the packet path |
 //!
@@ -48,6 +49,7 @@ pub mod control;
 pub mod counters;
 pub mod drop_reason;
 pub mod error;
+pub mod io;
 pub mod netlink;
 pub mod offload;
 pub mod sys;

@@ -4,3 +4,5 @@
 #![allow(unsafe_code)]
 
 pub mod namespace;
+pub mod tun;
+pub mod udp;

@@ -1,0 +1,359 @@
+//! The VXLAN port on the underlay: one receiving socket a lane, and a pool of sending sockets on other ports.
+//!
+//! A socket bound to 4789 would always send from 4789: no entropy for ECMP, and one REUSEPORT lane at the receiver. So each lane sends
+//! from [`SOURCE_PORTS`] ports that the flow hash chooses among. All lanes bind the same ports, so a flow keeps its port whichever
+//! lane it is on; nobody reads those sockets, and a filter drops what arrives at them.
+
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::Range;
+use std::os::fd::{AsRawFd, RawFd};
+
+use libc::c_int;
+use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
+
+use super::{Datagram, Transmit, Underlay};
+use crate::error::{SetupError, errno};
+use crate::sys;
+
+/// Source ports in use: enough to fill the ECMP members and receive queues of today's machines, few enough to open at once.
+pub const SOURCE_PORTS: usize = 32;
+
+/// Room for bursts: the default of 212,992 bytes holds three super-frames.
+const BUFFER_BYTES: c_int = 4 << 20;
+
+/// How the sockets are made. See the keys of the same names in the configuration.
+#[derive(Debug, Clone)]
+pub struct UdpOptions {
+    /// Our underlay address: the source of what we send.
+    pub local: IpAddr,
+    /// The VXLAN port.
+    pub port: u16,
+    /// Receive on `local` alone.
+    pub bind_local: bool,
+    /// Source ports are chosen in this range; the end is never used.
+    pub source_ports: Range<u16>,
+    /// Outer TTL or hop limit.
+    pub ttl: u8,
+    /// Fill in UDP checksums.
+    pub checksum: bool,
+}
+
+/// Who may hold the port; asked when it is taken.
+pub trait PortHolder {
+    /// One phrase, such as `kernel vxlan device vxlan0`; `None` if nobody is known.
+    fn holder(&self, port: u16) -> Option<String>;
+}
+
+/// One lane's sockets.
+#[derive(Debug)]
+pub struct UdpPort {
+    receiver: Socket,
+    senders: Vec<Socket>,
+}
+
+impl UdpPort {
+    /// Opens the sockets of `lanes` lanes. The first bind goes without SO_REUSEPORT, or a second daemon of the same user would join
+    /// the port unnoticed.
+    ///
+    /// # Errors
+    /// Which step failed, why, who holds the port if it is taken, and what mends it.
+    pub fn open(
+        options: &UdpOptions,
+        lanes: usize,
+        who: &impl PortHolder,
+    ) -> Result<Vec<Self>, SetupError> {
+        probe(options).map_err(|error| options.receive_error(&error, who))?;
+        let first = options.senders()?;
+        let ports = first.iter().map(local_port).collect::<io::Result<Vec<_>>>();
+        let ports = ports.map_err(|error| options.send_error("getsockname", &error))?;
+        let mut senders = Some(first);
+        (0..lanes)
+            .map(|_| {
+                Ok(Self {
+                    receiver: options
+                        .receiver(true)
+                        .map_err(|error| options.receive_error(&error, who))?,
+                    senders: match senders.take() {
+                        Some(first) => first,
+                        None => options.senders_on(&ports)?,
+                    },
+                })
+            })
+            .collect()
+    }
+}
+
+/// Binds the port alone and lets it go.
+fn probe(options: &UdpOptions) -> io::Result<()> {
+    options.receiver(false).map(drop)
+}
+
+fn local_port(socket: &Socket) -> io::Result<u16> {
+    let address = socket.local_addr()?.as_socket();
+    Ok(address.map_or(0, |address| address.port()))
+}
+
+impl UdpOptions {
+    fn domain(&self) -> Domain {
+        match self.local {
+            IpAddr::V4(_) => Domain::IPV4,
+            IpAddr::V6(_) => Domain::IPV6,
+        }
+    }
+
+    fn socket(&self) -> io::Result<Socket> {
+        let socket = Socket::new(self.domain(), Type::DGRAM, Some(Protocol::UDP))?;
+        socket.set_nonblocking(true)?;
+        if self.local.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        Ok(socket)
+    }
+
+    /// Receives on the VXLAN port, TOS and overflow count with each datagram.
+    fn receiver(&self, shared: bool) -> io::Result<Socket> {
+        let socket = self.socket()?;
+        socket.set_reuse_port(shared)?;
+        if self.local.is_ipv4() {
+            socket.set_recv_tos_v4(true)?;
+        } else {
+            socket.set_recv_tclass_v6(true)?;
+        }
+        sys::udp::set_option(&socket, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)?;
+        set_buffer(&socket, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)?;
+        let address = match self.local {
+            local if self.bind_local => local,
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        socket.bind(&SockAddr::from(SocketAddr::new(address, self.port)))?;
+        Ok(socket)
+    }
+
+    /// One sending socket, not bound yet.
+    fn sender(&self) -> io::Result<Socket> {
+        let socket = self.socket()?;
+        socket.set_reuse_port(true)?;
+        socket.attach_filter(&[DROP_ALL])?;
+        set_buffer(&socket, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)?;
+        if self.local.is_ipv4() {
+            socket.set_ttl_v4(self.ttl.into())?;
+            let level = libc::IPPROTO_IP;
+            sys::udp::set_option(
+                &socket,
+                level,
+                libc::IP_MTU_DISCOVER,
+                libc::IP_PMTUDISC_OMIT,
+            )?;
+        } else {
+            socket.set_unicast_hops_v6(self.ttl.into())?;
+            let level = libc::IPPROTO_IPV6;
+            sys::udp::set_option(
+                &socket,
+                level,
+                libc::IPV6_MTU_DISCOVER,
+                libc::IPV6_PMTUDISC_OMIT,
+            )?;
+            sys::udp::set_option(&socket, level, IPV6_AUTOFLOWLABEL, 0)?;
+        }
+        if !self.checksum {
+            let (level, name) = if self.local.is_ipv4() {
+                (libc::SOL_SOCKET, libc::SO_NO_CHECK)
+            } else {
+                (libc::IPPROTO_UDP, UDP_NO_CHECK6_TX)
+            };
+            sys::udp::set_option(&socket, level, name, 1)?;
+        }
+        Ok(socket)
+    }
+
+    fn bound_sender(&self, port: u16) -> io::Result<Socket> {
+        let socket = self.sender()?;
+        socket.bind(&SockAddr::from(SocketAddr::new(self.local, port)))?;
+        Ok(socket)
+    }
+
+    /// The pool of the first lane: ports spread evenly over the range, the next free one where a port is taken.
+    fn senders(&self) -> Result<Vec<Socket>, SetupError> {
+        let mut sockets: Vec<Socket> = Vec::with_capacity(SOURCE_PORTS);
+        let mut next = self.source_ports.start;
+        let pool = SOURCE_PORTS.min(self.source_ports.len());
+        let stride = (self.source_ports.len() / pool.max(1)).max(1) as u16;
+        while sockets.len() < pool && self.source_ports.contains(&next) {
+            match self.bound_sender(next) {
+                Ok(socket) => {
+                    sockets.push(socket);
+                    next = self
+                        .source_ports
+                        .start
+                        .saturating_add(stride.saturating_mul(sockets.len() as u16))
+                        .max(next.saturating_add(1));
+                }
+                Err(error)
+                    if error.raw_os_error() == Some(libc::EADDRINUSE) || next == self.port =>
+                {
+                    next = next.saturating_add(1);
+                }
+                Err(error) => return Err(self.send_error(&format!("bind port {next}"), &error)),
+            }
+        }
+        if sockets.is_empty() {
+            let Range { start, end } = self.source_ports;
+            return Err(SetupError::new(
+                "open source ports of",
+                self.local.to_string(),
+                format_args!("every port in [{start}, {end}) is taken"),
+            )
+            .mend("give another `srcport`"));
+        }
+        Ok(sockets)
+    }
+
+    /// The pool of another lane, on the ports of the first.
+    fn senders_on(&self, ports: &[u16]) -> Result<Vec<Socket>, SetupError> {
+        ports
+            .iter()
+            .map(|&port| self.bound_sender(port))
+            .collect::<io::Result<_>>()
+            .map_err(|error| self.send_error("bind", &error))
+    }
+
+    fn receive_error(&self, error: &io::Error, who: &impl PortHolder) -> SetupError {
+        let taken = error.raw_os_error() == Some(libc::EADDRINUSE);
+        let holder = taken.then(|| who.holder(self.port)).flatten();
+        let cause = match holder {
+            Some(holder) => format!("{}: held by {holder}", errno(error)),
+            None => errno(error),
+        };
+        SetupError::new("bind", format!("UDP port {}", self.port), cause).mend(mend(error))
+    }
+
+    fn send_error(&self, step: &str, error: &io::Error) -> SetupError {
+        let cause = format_args!("{step}: {}", errno(error));
+        SetupError::new("open source ports of", self.local.to_string(), cause).mend(mend(error))
+    }
+}
+
+/// `BPF_RET | BPF_K, 0`: nobody reads a sending socket, so nothing may queue at it.
+const DROP_ALL: SockFilter = SockFilter::new(0x06, 0, 0, 0);
+
+/// linux/in6.h; the kernel's vxlan device sends flow label 0, sockets a hash of their own.
+const IPV6_AUTOFLOWLABEL: c_int = 70;
+
+/// linux/udp.h.
+const UDP_NO_CHECK6_TX: c_int = 101;
+
+/// Past the host's limit with CAP_NET_ADMIN, up to it without.
+fn set_buffer(socket: &Socket, force: c_int, plain: c_int) -> io::Result<()> {
+    sys::udp::set_option(socket, libc::SOL_SOCKET, force, BUFFER_BYTES)
+        .or_else(|_| sys::udp::set_option(socket, libc::SOL_SOCKET, plain, BUFFER_BYTES))
+}
+
+fn mend(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EADDRINUSE) => "stop whoever holds it, or give another `port`",
+        Some(libc::EADDRNOTAVAIL) => {
+            "no link of this host has that address yet: give it one, or correct `local`"
+        }
+        Some(libc::EACCES | libc::EPERM) => {
+            "this user may not: run as root, or grant CAP_NET_ADMIN and CAP_NET_BIND_SERVICE"
+        }
+        Some(libc::EMFILE) => "raise the limit of open files (RLIMIT_NOFILE)",
+        _ => "",
+    }
+}
+
+impl Underlay for UdpPort {
+    fn recv(&mut self, buffer: &mut [u8]) -> io::Result<Datagram> {
+        sys::udp::recv(&self.receiver, buffer)
+    }
+
+    fn send(&mut self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let sender = &self.senders[pick(transmit.flow_hash, self.senders.len())];
+        let slices = [IoSlice::new(transmit.payload)];
+        sys::udp::send(sender, &transmit.destination.into(), &slices, transmit.tos).map(|_| ())
+    }
+}
+
+/// Maps a hash to `0..len` by its high bits, as the kernel maps it to a port range (`udp_flow_src_port`).
+fn pick(hash: u32, len: usize) -> usize {
+    ((u64::from(hash) * len as u64) >> 32) as usize
+}
+
+impl AsRawFd for UdpPort {
+    /// The receiving socket: the one worth waiting for.
+    fn as_raw_fd(&self) -> RawFd {
+        self.receiver.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nobody;
+
+    impl PortHolder for Nobody {
+        fn holder(&self, _: u16) -> Option<String> {
+            Some("somebody".to_owned())
+        }
+    }
+
+    fn loopback(port: u16) -> UdpOptions {
+        UdpOptions {
+            local: Ipv4Addr::LOCALHOST.into(),
+            port,
+            bind_local: true,
+            source_ports: 32768..60999,
+            ttl: 64,
+            checksum: true,
+        }
+    }
+
+    /// A port nobody holds, as far as can be known.
+    fn free_port() -> u16 {
+        let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        socket.local_addr().expect("bound").port()
+    }
+
+    #[test]
+    fn lanes_send_from_the_same_ports() {
+        let lanes = UdpPort::open(&loopback(free_port()), 2, &Nobody).expect("opened");
+        let ports = |lane: &UdpPort| {
+            lane.senders
+                .iter()
+                .map(local_port)
+                .collect::<io::Result<Vec<_>>>()
+                .expect("bound")
+        };
+        assert_eq!(ports(&lanes[0]).len(), SOURCE_PORTS);
+        assert_eq!(ports(&lanes[0]), ports(&lanes[1]));
+    }
+
+    #[test]
+    fn a_taken_port_names_its_holder() {
+        let holder = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let port = holder.local_addr().expect("bound").port();
+        let error = UdpPort::open(&loopback(port), 1, &Nobody).expect_err("taken");
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "bind UDP port {port}: EADDRINUSE: held by somebody (stop whoever holds it, or give another `port`)"
+            )
+        );
+    }
+
+    #[test]
+    fn a_second_opening_of_one_port_is_refused() {
+        let options = loopback(free_port());
+        let _first = UdpPort::open(&options, 1, &Nobody).expect("opened");
+        assert!(UdpPort::open(&options, 1, &Nobody).is_err());
+    }
+
+    #[test]
+    fn every_port_of_the_pool_is_reached_and_none_beyond() {
+        assert_eq!(pick(0, SOURCE_PORTS), 0);
+        assert_eq!(pick(u32::MAX, SOURCE_PORTS), SOURCE_PORTS - 1);
+    }
+}
