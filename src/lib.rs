@@ -19,6 +19,8 @@
 //! | [`io`] | TAP queue, UDP sockets, the [`Lane`](io::Lane) that joins them to the core, an in-memory twin of each device | decides policy |
 //! | [`netlink`] | links, veth pairs, addresses, routes, neighbours, namespaces | sees packets |
 //! | [`control`] | configuration, the directory of entries, the Unix-socket API, state on disk | is on the packet path |
+//! | [`daemon`] | set-up, the threads, repair, the way out | |
+//! | [`cli`] | arguments, iproute2-style and JSON printing, the demo | |
 //!
 //! # One packet's walk
 //!
@@ -45,8 +47,10 @@
 //! The core needs no root, no clock and no threads: build a [`Tables`](tables::Tables), call [`vtep::egress`] or [`vtep::ingress`] with
 //! any bytes, read the verdict. `examples/embed.rs` does.
 
+pub mod cli;
 pub mod control;
 pub mod counters;
+pub mod daemon;
 pub mod drop_reason;
 pub mod error;
 pub mod io;

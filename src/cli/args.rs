@@ -1,0 +1,198 @@
+//! What may be typed, as clap sees it. The words after a table's name are read by [`words`](super::words), as `ip` reads its own.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::control::default_socket_path;
+
+/// A VXLAN-GBP tunnel endpoint in a process.
+#[derive(Debug, Parser)]
+#[command(name = "silk-vtep", version, arg_required_else_help = true)]
+pub struct CommandLine {
+    /// What holds for every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command, before or after it.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Control socket of the daemon [default: `/run/silk-vtep/NAME.sock`]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Device whose daemon to ask
+    #[arg(long, global = true, value_name = "NAME", default_value = "silk-vtep")]
+    pub name: String,
+    /// Print JSON
+    #[arg(short, long, global = true)]
+    pub json: bool,
+}
+
+/// A command.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon in the foreground
+    Run {
+        /// Its configuration
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Wire containers to this host
+    #[command(subcommand)]
+    Container(ContainerCommand),
+    /// What is asked of a running daemon.
+    #[command(flatten)]
+    Table(TableCommand),
+}
+
+/// What is done with a container.
+#[derive(Debug, Subcommand)]
+pub enum ContainerCommand {
+    /// Make its veth pair, addresses, neighbours and routes
+    Add(ContainerAdd),
+    /// Remove them; a container that is not there is no error
+    Del(ContainerDel),
+}
+
+/// A container to wire.
+#[derive(Debug, Args)]
+pub struct ContainerAdd {
+    /// Its overlay address
+    #[arg(long, value_name = "IPV4")]
+    pub address: Ipv4Addr,
+    /// Its network namespace: a name in /run/netns, or a path
+    #[arg(long, value_name = "NAME|PATH")]
+    pub netns: String,
+    /// Name of its link
+    #[arg(long, value_name = "NAME", default_value = "eth0")]
+    pub ifname: String,
+    /// MTU of both ends [default: the device's]
+    #[arg(long, value_name = "BYTES")]
+    pub mtu: Option<u32>,
+}
+
+/// A container to remove.
+#[derive(Debug, Args)]
+pub struct ContainerDel {
+    /// Its overlay address
+    #[arg(long, value_name = "IPV4")]
+    pub address: Ipv4Addr,
+    /// Its network namespace, which need not be there any more
+    #[arg(long, value_name = "NAME|PATH")]
+    pub netns: Option<String>,
+}
+
+/// A command that a running daemon answers.
+#[derive(Debug, Subcommand)]
+pub enum TableCommand {
+    /// Show the device
+    #[command(after_help = super::words::LINK_USAGE)]
+    Link(Words),
+    /// Show, add, replace or delete routes
+    #[command(after_help = super::words::ROUTE_USAGE)]
+    Route(Words),
+    /// Show, add, replace or delete neighbours
+    #[command(after_help = super::words::NEIGH_USAGE)]
+    Neigh(Words),
+    /// Show, add, replace or delete forwarding entries
+    #[command(after_help = super::words::FDB_USAGE)]
+    Fdb(Words),
+    /// Show, add, replace or delete peers: a route, a neighbour and a forwarding entry in one
+    #[command(after_help = super::words::PEER_USAGE)]
+    Peer(Words),
+    /// Show, add, replace or delete groups
+    #[command(after_help = super::words::GROUP_USAGE)]
+    Group(Words),
+    /// Show packets, bytes and drops
+    Stats(Stats),
+    /// Read the configuration file again
+    Reload,
+    /// Apply many changes at once, all or none: lines such as `peer add 10.255.43.0/24 underlay 10.0.16.14`
+    Batch {
+        /// The file; `-` is standard input
+        file: PathBuf,
+    },
+}
+
+/// Words as `ip` takes them.
+#[derive(Debug, Clone, Args)]
+pub struct Words {
+    /// show | add | replace | del, and what follows
+    pub words: Vec<String>,
+}
+
+/// Options of `stats`.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Stats {
+    /// Again every second, with what went by in it
+    #[arg(long)]
+    pub watch: bool,
+    /// Each lane too
+    #[arg(long)]
+    pub lanes: bool,
+}
+
+impl Global {
+    /// Where the daemon to ask listens.
+    #[must_use]
+    pub fn socket_path(&self) -> PathBuf {
+        self.socket
+            .clone()
+            .unwrap_or_else(|| default_socket_path(&self.name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> CommandLine {
+        CommandLine::try_parse_from(line.split(' ')).expect(line)
+    }
+
+    #[test]
+    fn clap_accepts_the_definition() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn global_options_stand_before_or_after_the_words() {
+        for line in [
+            "silk-vtep --socket /tmp/a -j route add 10.255.43.0/24 via 10.255.43.0",
+            "silk-vtep route --socket /tmp/a add 10.255.43.0/24 via 10.255.43.0 -j",
+            "silk-vtep route add 10.255.43.0/24 -j via 10.255.43.0 --socket=/tmp/a",
+        ] {
+            let parsed = parse(line);
+            assert_eq!(parsed.global.socket_path(), PathBuf::from("/tmp/a"));
+            assert!(parsed.global.json);
+            let Command::Table(TableCommand::Route(Words { words })) = parsed.command else {
+                panic!("{line}");
+            };
+            assert_eq!(words, ["add", "10.255.43.0/24", "via", "10.255.43.0"]);
+        }
+    }
+
+    #[test]
+    fn the_socket_follows_from_the_name() {
+        let parsed = parse("silk-vtep stats --name vtep7");
+        assert_eq!(
+            parsed.global.socket_path(),
+            PathBuf::from("/run/silk-vtep/vtep7.sock")
+        );
+    }
+
+    #[test]
+    fn a_batch_reads_standard_input_as_a_dash() {
+        let parsed = parse("silk-vtep batch -");
+        assert!(
+            matches!(parsed.command, Command::Table(TableCommand::Batch { file }) if file.as_os_str() == "-")
+        );
+    }
+}

@@ -1,0 +1,88 @@
+//! `silk-vtep container`: the veth pair of one container, wired to the caller's network namespace.
+
+use std::io::Write;
+
+use serde_json::json;
+
+use super::CliError;
+use super::args::{ContainerAdd, ContainerCommand, ContainerDel, Global};
+use crate::error::SetupError;
+use crate::netlink::{ContainerLinks, ContainerSpec, Namespace, Netlink, container, existing};
+
+/// Runs one of the commands.
+///
+/// # Errors
+/// The step that failed; what it had done is undone.
+pub fn run(
+    command: &ContainerCommand,
+    global: &Global,
+    out: &mut dyn Write,
+) -> Result<(), CliError> {
+    match command {
+        ContainerCommand::Add(args) => add(args, global, out),
+        ContainerCommand::Del(args) => del(args, global, out),
+    }
+}
+
+fn add(args: &ContainerAdd, global: &Global, out: &mut dyn Write) -> Result<(), CliError> {
+    let spec = ContainerSpec {
+        address: args.address,
+        namespace: Namespace::open(&args.netns)?,
+        ifname: args.ifname.clone(),
+        mtu_bytes: match args.mtu {
+            Some(mtu_bytes) => mtu_bytes,
+            None => device_mtu_bytes(&global.name)?,
+        },
+    };
+    let links = container::add(&spec)?;
+    Ok(print_added(&spec, &links, global.json, out)?)
+}
+
+/// Containers take the device's MTU, so that what they send fits the tunnel.
+fn device_mtu_bytes(name: &str) -> Result<u32, SetupError> {
+    let link = existing(&mut Netlink::open()?, name)?;
+    link.map(|link| link.mtu_bytes).ok_or_else(|| {
+        SetupError::new("look up MTU of", name, "no such link here")
+            .mend("start the daemon first, or give --mtu")
+    })
+}
+
+fn print_added(
+    spec: &ContainerSpec,
+    links: &ContainerLinks,
+    as_json: bool,
+    out: &mut dyn Write,
+) -> std::io::Result<()> {
+    if as_json {
+        let row = json!({
+            "address": spec.address,
+            "mtu": spec.mtu_bytes,
+            "host": { "ifname": links.host_name, "address": links.host_mac },
+            "container": { "ifname": links.container_name, "address": links.container_mac },
+        });
+        return writeln!(out, "{row}");
+    }
+    writeln!(
+        out,
+        "{}/32 dev {} lladdr {} host {} lladdr {} mtu {}",
+        spec.address,
+        links.container_name,
+        links.container_mac,
+        links.host_name,
+        links.host_mac,
+        spec.mtu_bytes
+    )
+}
+
+/// A container that is not there is deleted already.
+fn del(args: &ContainerDel, global: &Global, out: &mut dyn Write) -> Result<(), CliError> {
+    let deleted = container::del(args.address)?;
+    if global.json {
+        writeln!(
+            out,
+            "{}",
+            json!({ "address": args.address, "deleted": deleted })
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! The command line: what was typed ([`args`], [`words`]), what it asks of a daemon ([`tables`]), and how the answer looks
+//! ([`print`](mod@print)).
+
+pub mod args;
+pub mod container;
+pub mod print;
+pub mod run;
+pub mod tables;
+pub mod words;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use args::{Command, CommandLine};
+
+use crate::control::client::ClientError;
+use crate::error::SetupError;
+
+/// Runs what was typed.
+///
+/// # Errors
+/// As the command.
+pub fn run(line: &CommandLine) -> Result<(), CliError> {
+    let out = &mut io::stdout().lock();
+    match &line.command {
+        Command::Run { config } => run::run(config, &line.global),
+        Command::Container(command) => container::run(command, &line.global, out),
+        Command::Table(command) => tables::run(command, &line.global, out),
+    }
+}
+
+/// Why a command ended without doing what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// Wrong usage: exit status 2. One line that says what is wrong, one that says what is accepted.
+    #[error(transparent)]
+    Usage(#[from] words::UsageError),
+    /// Anything else: exit status 1.
+    #[error("{0}")]
+    Failed(String),
+    /// Nobody reads our output any more, as with `| head`: no error, and no reason to go on.
+    #[error("standard output is closed")]
+    ClosedPipe,
+}
+
+impl CliError {
+    /// Tells standard error, and gives the exit status.
+    #[must_use]
+    pub fn report(&self) -> ExitCode {
+        match self {
+            Self::ClosedPipe => ExitCode::SUCCESS,
+            Self::Usage(_) => self.tell(2),
+            Self::Failed(_) => self.tell(1),
+        }
+    }
+
+    fn tell(&self, status: u8) -> ExitCode {
+        warn(self);
+        ExitCode::from(status)
+    }
+}
+
+impl From<SetupError> for CliError {
+    fn from(error: SetupError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl From<ClientError> for CliError {
+    fn from(error: ClientError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl From<io::Error> for CliError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::ClosedPipe,
+            _ => Self::Failed(format!("write to standard output: {error}")),
+        }
+    }
+}
+
+/// A line on standard error. If that is closed too there is nobody left to tell.
+pub(crate) fn warn(message: impl std::fmt::Display) {
+    drop(writeln!(io::stderr(), "silk-vtep: {message}"));
+}

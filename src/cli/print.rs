@@ -1,0 +1,397 @@
+//! How answers look: the lines of iproute2 for what iproute2 shows, aligned columns for the rest.
+
+use std::fmt::Write;
+use std::net::IpAddr;
+
+use crate::DropReason;
+use crate::control::rows::{FdbRow, GroupRow, LinkRow, NeighRow, PeerRow, RouteRow};
+use crate::control::stats::{Count, Stats};
+
+/// One line, as `ip route show`.
+#[must_use]
+pub fn route(row: &RouteRow) -> String {
+    let mut line = row.dst.clone();
+    if let Some(gateway) = row.gateway {
+        put(&mut line, format_args!(" via {gateway}"));
+    }
+    put(&mut line, format_args!(" dev {}", row.dev));
+    if let Some(source) = row.prefsrc {
+        put(&mut line, format_args!(" src {source}"));
+    }
+    line.push('\n');
+    line
+}
+
+/// One line, as `ip neigh show`.
+#[must_use]
+pub fn neigh(row: &NeighRow) -> String {
+    format!(
+        "{} dev {} lladdr {} {}\n",
+        row.dst,
+        row.dev,
+        row.lladdr,
+        row.state.join(",")
+    )
+}
+
+/// One line, as `bridge fdb show`.
+#[must_use]
+pub fn fdb(row: &FdbRow) -> String {
+    let mut line = format!("{} dev {} dst {}", row.mac, row.ifname, row.dst);
+    if let Some(port) = row.port {
+        put(&mut line, format_args!(" port {port}"));
+    }
+    if let Some(vni) = row.vni {
+        put(&mut line, format_args!(" vni {vni}"));
+    }
+    put(
+        &mut line,
+        format_args!(" {} {}\n", row.flags.join(" "), row.state),
+    );
+    line
+}
+
+/// Three lines, as `ip -d link show` of a kernel vxlan device.
+#[must_use]
+pub fn link(row: &LinkRow) -> String {
+    let vxlan = &row.linkinfo.info_data;
+    let mut text = format!(
+        "{}: {}: <{}> mtu {} qdisc {} state {}\n    link/{} {} brd {}\n    vxlan id {}",
+        row.ifindex,
+        row.ifname,
+        row.flags.join(","),
+        row.mtu,
+        row.qdisc,
+        row.operstate,
+        row.link_type,
+        row.address,
+        row.broadcast,
+        vxlan.id,
+    );
+    if let Some(local) = vxlan.local.or(vxlan.local6) {
+        put(&mut text, format_args!(" local {local}"));
+    }
+    if let Some(device) = &vxlan.link {
+        put(&mut text, format_args!(" dev {device}"));
+    }
+    put(
+        &mut text,
+        format_args!(
+            " srcport {} {} dstport {} nolearning ageing {}{}\n",
+            vxlan.port_range.low,
+            vxlan.port_range.high,
+            vxlan.port,
+            vxlan.ageing,
+            if vxlan.gbp { " gbp" } else { "" },
+        ),
+    );
+    text
+}
+
+/// One line a peer, the words in the order in which `peer add` takes them.
+#[must_use]
+pub fn peers(rows: &[PeerRow]) -> String {
+    let cells = rows.iter().map(|row| {
+        let subnets: Vec<_> = row.subnets.iter().map(ToString::to_string).collect();
+        [
+            subnets.join(","),
+            format!("underlay {}", row.underlay),
+            format!("mac {}", row.mac),
+            row.origin.to_string(),
+        ]
+    });
+    columns(&cells.collect::<Vec<_>>(), [Align::Left; 4])
+}
+
+/// One line a group, the words in the order in which `group add` takes them.
+#[must_use]
+pub fn groups(rows: &[GroupRow]) -> String {
+    let cells = rows.iter().map(|row| {
+        [
+            row.address.to_string(),
+            format!("id {}", row.id),
+            row.origin.to_string(),
+        ]
+    });
+    columns(&cells.collect::<Vec<_>>(), [Align::Left; 3])
+}
+
+/// Packets and bytes of each peer, then the drops of the whole device with what each means. `before` is the device a second ago: with
+/// it comes a line of what went by since.
+#[must_use]
+pub fn stats(stats: &Stats, lanes: bool, before: Option<&Count>) -> String {
+    let peers = stats
+        .peers
+        .iter()
+        .map(|peer| count_cells(peer_name(peer.underlay, &peer.subnets), &peer.count));
+    let each_lane = stats
+        .lanes
+        .iter()
+        .enumerate()
+        .map(|(i, lane)| count_cells(format!("lane {i}"), lane));
+    let mut rows = vec![COUNT_HEADER.map(str::to_owned)];
+    rows.extend(peers);
+    if lanes {
+        rows.extend(each_lane);
+    }
+    rows.push(count_cells(
+        format!("{}, total", stats.ifname),
+        &stats.total,
+    ));
+    rows.extend(
+        before.map(|before| count_cells("last second".to_owned(), &stats.total.since(before))),
+    );
+    let mut text = columns(&rows, COUNT_ALIGN);
+    text.push('\n');
+    text.push_str(&drops(&stats.total));
+    text
+}
+
+const COUNT_HEADER: [&str; 7] = [
+    "",
+    "tx packets",
+    "tx bytes",
+    "rx packets",
+    "rx bytes",
+    "replies",
+    "dropped",
+];
+const COUNT_ALIGN: [Align; 7] = {
+    let mut align = [Align::Right; 7];
+    align[0] = Align::Left;
+    align
+};
+
+fn count_cells(name: String, count: &Count) -> [String; 7] {
+    let dropped = count.dropped();
+    let numbers = [
+        count.tx_packets,
+        count.tx_bytes,
+        count.rx_packets,
+        count.rx_bytes,
+        count.replies,
+        dropped,
+    ];
+    let [a, b, c, d, e, f] = numbers.map(|n| n.to_string());
+    [name, a, b, c, d, e, f]
+}
+
+fn peer_name(underlay: IpAddr, subnets: &[ipnet::IpNet]) -> String {
+    subnets.iter().fold(underlay.to_string(), |name, subnet| {
+        format!("{name} {subnet}")
+    })
+}
+
+fn drops(total: &Count) -> String {
+    if total.drops.is_empty() {
+        return "no drops\n".to_owned();
+    }
+    let mut reasons: Vec<_> = total.drops.iter().collect();
+    // The most frequent first; the map's order, by name, breaks ties.
+    reasons.sort_by_key(|&(_, &count)| std::cmp::Reverse(count));
+    let row =
+        |(name, count): (&String, &u64)| [format!("drop {name}"), count.to_string(), meaning(name)];
+    let mut rows: Vec<_> = reasons.into_iter().map(row).collect();
+    rows.push([
+        "drops, total".to_owned(),
+        total.dropped().to_string(),
+        String::new(),
+    ]);
+    columns(&rows, [Align::Left, Align::Right, Align::Left])
+}
+
+/// A newer daemon may have reasons that we do not know.
+fn meaning(name: &str) -> String {
+    let reason = DropReason::ALL
+        .into_iter()
+        .find(|reason| reason.name() == name);
+    reason.map_or_else(String::new, |reason| reason.meaning().trim().to_owned())
+}
+
+#[derive(Clone, Copy)]
+enum Align {
+    Left,
+    Right,
+}
+
+/// Cells in columns, two spaces between, none at the end of a line.
+fn columns<const N: usize>(rows: &[[String; N]], align: [Align; N]) -> String {
+    let width = |column: usize| {
+        rows.iter()
+            .map(|row| row[column].chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: [usize; N] = std::array::from_fn(width);
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (i, cell) in row.iter().enumerate() {
+            let width = widths[i];
+            match align[i] {
+                Align::Left => put(&mut line, format_args!("{cell:<width$}  ")),
+                Align::Right => put(&mut line, format_args!("{cell:>width$}  ")),
+            }
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn put(text: &mut String, what: std::fmt::Arguments<'_>) {
+    // Writing to a String does not fail.
+    let _ = text.write_fmt(what);
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, from_value, json};
+
+    use super::*;
+
+    fn row<T: serde::de::DeserializeOwned>(value: Value) -> T {
+        from_value(value).expect("the JSON of a row")
+    }
+
+    #[test]
+    fn route_prints_iproute2s_line() {
+        let v4 = json!({"dst": "10.255.43.0/24", "gateway": "10.255.43.0", "dev": "silk-vtep", "prefsrc": "10.255.108.0",
+            "flags": [], "origin": "config", "peer": "10.0.16.14"});
+        assert_eq!(
+            route(&row(v4)),
+            "10.255.43.0/24 via 10.255.43.0 dev silk-vtep src 10.255.108.0\n"
+        );
+        let onlink =
+            json!({"dst": "fd00:43::/64", "dev": "silk-vtep", "flags": [], "origin": "live"});
+        assert_eq!(route(&row(onlink)), "fd00:43::/64 dev silk-vtep\n");
+    }
+
+    #[test]
+    fn neigh_prints_iproute2s_line() {
+        let value = json!({"dst": "10.255.43.0", "dev": "silk-vtep", "lladdr": "ee:ee:0a:ff:2b:00", "state": ["PERMANENT"],
+            "origin": "config"});
+        assert_eq!(
+            neigh(&row(value)),
+            "10.255.43.0 dev silk-vtep lladdr ee:ee:0a:ff:2b:00 PERMANENT\n"
+        );
+    }
+
+    #[test]
+    fn fdb_prints_bridges_line() {
+        let mut value = json!({"mac": "ee:ee:0a:ff:2b:00", "ifname": "silk-vtep", "dst": "10.0.16.14", "flags": ["self"],
+            "state": "permanent", "origin": "config"});
+        assert_eq!(
+            fdb(&row(value.clone())),
+            "ee:ee:0a:ff:2b:00 dev silk-vtep dst 10.0.16.14 self permanent\n"
+        );
+        value["port"] = json!(4790);
+        value["vni"] = json!(7);
+        assert_eq!(
+            fdb(&row(value)),
+            "ee:ee:0a:ff:2b:00 dev silk-vtep dst 10.0.16.14 port 4790 vni 7 self permanent\n"
+        );
+    }
+
+    fn link_json() -> Value {
+        json!({"ifindex": 865, "ifname": "silk-vtep", "flags": ["BROADCAST", "MULTICAST", "NOARP", "UP", "LOWER_UP"],
+            "mtu": 1410, "qdisc": "mq", "operstate": "UNKNOWN", "link_type": "ether", "address": "ee:ee:0a:ff:6c:00",
+            "broadcast": "ff:ff:ff:ff:ff:ff",
+            "linkinfo": {"info_kind": "vxlan", "info_data": {"id": 1, "local": "10.0.32.12", "link": "eth0",
+                "port_range": {"low": 32768, "high": 60999}, "port": 4789, "learning": false, "ttl": 64, "ageing": 300,
+                "udp_csum": true, "gbp": true}},
+            "silk_vtep": {"lanes": 2, "addresses": ["10.255.108.0"], "overlays": ["10.255.0.0/16"], "routing": true,
+                "strict_source": true, "marks": "table", "features": {"udp-gso": "on"}}})
+    }
+
+    #[test]
+    fn link_prints_iproute2s_lines() {
+        assert_eq!(
+            link(&row(link_json())),
+            "865: silk-vtep: <BROADCAST,MULTICAST,NOARP,UP,LOWER_UP> mtu 1410 qdisc mq state UNKNOWN
+    link/ether ee:ee:0a:ff:6c:00 brd ff:ff:ff:ff:ff:ff
+    vxlan id 1 local 10.0.32.12 dev eth0 srcport 32768 60999 dstport 4789 nolearning ageing 300 gbp
+"
+        );
+    }
+
+    #[test]
+    fn link_without_gbp_or_a_known_device_leaves_them_out() {
+        let mut value = link_json();
+        let data = value["linkinfo"]["info_data"]
+            .as_object_mut()
+            .expect("an object");
+        data.remove("link");
+        data.remove("local");
+        data.insert("local6".to_owned(), json!("2001:db8::1"));
+        data.insert("gbp".to_owned(), json!(false));
+        assert!(link(&row(value)).ends_with(
+            "    vxlan id 1 local 2001:db8::1 srcport 32768 60999 dstport 4789 nolearning ageing 300\n"
+        ));
+    }
+
+    #[test]
+    fn peers_and_groups_are_aligned() {
+        let rows = [
+            json!({"subnets": ["10.255.43.0/24"], "underlay": "10.0.16.14", "mac": "ee:ee:0a:ff:2b:00", "origin": "config"}),
+            json!({"subnets": ["10.255.4.0/24"], "underlay": "10.0.16.5", "mac": "ee:ee:0a:ff:04:00", "origin": "live"}),
+        ];
+        assert_eq!(
+            peers(&rows.map(row)),
+            "10.255.43.0/24  underlay 10.0.16.14  mac ee:ee:0a:ff:2b:00  config
+10.255.4.0/24   underlay 10.0.16.5   mac ee:ee:0a:ff:04:00  live\n"
+        );
+        let rows = [json!({"address": "10.255.108.184", "id": 3, "origin": "config"})];
+        assert_eq!(
+            groups(&rows.map(row)),
+            "10.255.108.184  id 0x0003  config\n"
+        );
+    }
+
+    fn counted(tx_packets: u64, drops: Value) -> Value {
+        json!({"tx_packets": tx_packets, "tx_bytes": tx_packets * 98, "rx_packets": 7, "rx_bytes": 686, "replies": 0, "drops": drops})
+    }
+
+    fn stats_json() -> Value {
+        let mut peer = counted(100, json!({"source-not-peers": 2}));
+        peer["underlay"] = json!("10.0.16.14");
+        peer["subnets"] = json!(["10.255.43.0/24"]);
+        let drops = json!({"no-route": 12, "source-not-peers": 2});
+        json!({"ifname": "silk-vtep", "total": counted(100, drops.clone()), "lanes": [counted(100, drops)], "peers": [peer]})
+    }
+
+    #[test]
+    fn stats_show_each_peer_and_each_drop_with_totals() {
+        assert_eq!(
+            stats(&row(stats_json()), true, None),
+            "                           tx packets  tx bytes  rx packets  rx bytes  replies  dropped
+10.0.16.14 10.255.43.0/24         100      9800           7       686        0        2
+lane 0                            100      9800           7       686        0       14
+silk-vtep, total                  100      9800           7       686        0       14
+
+drop no-route          12  No route covers the destination.
+drop source-not-peers   2  An inner source address that our tables do not place behind the sending peer (strict_source).
+drops, total           14
+"
+        );
+        assert!(!stats(&row(stats_json()), false, None).contains("lane 0"));
+    }
+
+    #[test]
+    fn stats_that_are_watched_show_the_last_second() {
+        let before = row(counted(90, json!({"no-route": 12})));
+        let text = stats(&row(stats_json()), false, Some(&before));
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("last second"))
+            .expect(&text);
+        let numbers: Vec<_> = line.split_whitespace().skip(2).collect();
+        assert_eq!(numbers, ["10", "980", "0", "0", "0", "2"]);
+    }
+
+    #[test]
+    fn stats_of_a_quiet_device_say_so() {
+        let quiet = json!({"ifname": "silk-vtep", "total": counted(0, json!({})), "lanes": [], "peers": []});
+        assert!(stats(&row(quiet), false, None).ends_with("\n\nno drops\n"));
+    }
+}

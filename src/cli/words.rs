@@ -1,0 +1,455 @@
+//! The words of `route|neigh|fdb|peer|group|link`, read as `ip` and `bridge` read them: a verb, a key, then pairs of a name and a value
+//! in any order. `dev NAME` may stand among the pairs and says nothing, since a daemon has one device.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+
+use ipnet::{IpNet, Ipv4Net};
+
+use crate::control::protocol::{Request, Show};
+use crate::control::{Change, Entry, Key, PeerSpec};
+use crate::wire::{GroupId, MacAddr, Vni};
+
+/// What `link` takes.
+pub const LINK_USAGE: &str = "usage: silk-vtep link [show]";
+/// What `route` takes.
+pub const ROUTE_USAGE: &str = "usage: silk-vtep route [show [PREFIX]] | route get ADDRESS | route add|replace PREFIX [via ADDRESS] | route del PREFIX";
+/// What `neigh` takes.
+pub const NEIGH_USAGE: &str = "usage: silk-vtep neigh [show [ADDRESS]] | neigh add|replace ADDRESS lladdr MAC | neigh del ADDRESS";
+/// What `fdb` takes.
+pub const FDB_USAGE: &str = "usage: silk-vtep fdb [show [MAC]] | fdb add|replace|del MAC dst UNDERLAY [port PORT] [vni VNI]";
+/// What `peer` takes.
+pub const PEER_USAGE: &str = "usage: silk-vtep peer [show [UNDERLAY]] | peer add|replace SUBNET[,SUBNET6] underlay UNDERLAY [mac MAC] | peer del UNDERLAY";
+/// What `group` takes.
+pub const GROUP_USAGE: &str =
+    "usage: silk-vtep group [show [ADDRESS]] | group add|replace ADDRESS id ID | group del ADDRESS";
+
+/// A table by the word that names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Table {
+    /// The device.
+    Link,
+    /// Routes.
+    Route,
+    /// Neighbours.
+    Neigh,
+    /// Forwarding entries.
+    Fdb,
+    /// Peers.
+    Peer,
+    /// Groups.
+    Group,
+}
+
+/// Words that say nothing we know: what is wrong, and what is accepted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{wrong}\n{usage}")]
+pub struct UsageError {
+    /// What is wrong.
+    pub wrong: String,
+    /// What is accepted, one line.
+    pub usage: &'static str,
+}
+
+/// Reads the words that follow the name of `table`.
+///
+/// # Errors
+/// What is wrong, and what is accepted.
+pub fn parse<S: AsRef<str>>(table: Table, words: &[S]) -> Result<Request, UsageError> {
+    let words = words.iter().map(AsRef::as_ref).collect();
+    request(table, words).map_err(|wrong| UsageError {
+        wrong: format!("{}: {wrong}", table.name()),
+        usage: table.usage(),
+    })
+}
+
+/// Reads one line of a batch, `peer add 10.255.43.0/24 underlay 10.0.16.14`. `None` for an empty line or a comment.
+///
+/// # Errors
+/// What is wrong: only changes are accepted.
+pub fn parse_batch_line(line: &str) -> Result<Option<Change>, UsageError> {
+    let words: Vec<_> = line
+        .split('#')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .collect();
+    let Some((&name, rest)) = words.split_first() else {
+        return Ok(None);
+    };
+    let not_accepted = |wrong| UsageError {
+        wrong,
+        usage: "a batch takes lines of `route|neigh|fdb|peer|group add|replace|del ...`",
+    };
+    let table = Table::ALL.into_iter().find(|table| table.name() == name);
+    let table = table.ok_or_else(|| not_accepted(format!("`{name}` is no table")))?;
+    match parse(table, rest)? {
+        Request::Change(changes) => Ok(changes.into_iter().next()),
+        _ => Err(not_accepted(format!(
+            "`{}` changes nothing",
+            words.join(" ")
+        ))),
+    }
+}
+
+impl Table {
+    const ALL: [Self; 6] = [
+        Self::Link,
+        Self::Route,
+        Self::Neigh,
+        Self::Fdb,
+        Self::Peer,
+        Self::Group,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Link => "link",
+            Self::Route => "route",
+            Self::Neigh => "neigh",
+            Self::Fdb => "fdb",
+            Self::Peer => "peer",
+            Self::Group => "group",
+        }
+    }
+
+    fn usage(self) -> &'static str {
+        match self {
+            Self::Link => LINK_USAGE,
+            Self::Route => ROUTE_USAGE,
+            Self::Neigh => NEIGH_USAGE,
+            Self::Fdb => FDB_USAGE,
+            Self::Peer => PEER_USAGE,
+            Self::Group => GROUP_USAGE,
+        }
+    }
+}
+
+fn request(table: Table, words: Vec<&str>) -> Result<Request, String> {
+    let mut words = Phrase(words.into());
+    let verb = words.0.pop_front().unwrap_or("show");
+    words.option("dev", Ok)?;
+    let request = match (verb, table) {
+        ("show" | "list" | "ls", _) => show(table, &mut words)?,
+        ("get", Table::Route) => Request::RouteGet(words.key(address)?),
+        ("add" | "replace" | "del" | "delete", Table::Link) => {
+            return Err(format!(
+                "it has only show (`{verb}` is the configuration file's)"
+            ));
+        }
+        ("add", _) => Request::Change(vec![Change::Add(entry(table, &mut words)?)]),
+        ("replace", _) => Request::Change(vec![Change::Replace(entry(table, &mut words)?)]),
+        ("del" | "delete", _) => Request::Change(vec![Change::Del(key(table, &mut words)?)]),
+        _ => return Err(format!("`{verb}` is no verb of it")),
+    };
+    words.finish()?;
+    Ok(request)
+}
+
+fn show(table: Table, words: &mut Phrase<'_>) -> Result<Request, String> {
+    Ok(Request::Show(match table {
+        Table::Link => return Ok(Request::Link),
+        Table::Route => Show::Route(words.optional_key(prefix)?),
+        Table::Neigh => Show::Neigh(words.optional_key(address)?),
+        Table::Fdb => Show::Fdb(words.optional_key(mac)?),
+        Table::Peer => Show::Peer(words.optional_key(address)?),
+        Table::Group => Show::Group(words.optional_key(address)?),
+    }))
+}
+
+fn entry(table: Table, words: &mut Phrase<'_>) -> Result<Entry, String> {
+    Ok(match table {
+        Table::Link => return Err("it has no entries".to_owned()),
+        Table::Route => Entry::Route {
+            dst: words.key(prefix)?,
+            via: words.option("via", address)?,
+        },
+        Table::Neigh => Entry::Neigh {
+            dst: words.key(address)?,
+            lladdr: words.required("lladdr", mac)?,
+        },
+        Table::Fdb => Entry::Fdb {
+            mac: words.key(mac)?,
+            dst: words.required("dst", address)?,
+            port: words.option("port", port)?,
+            vni: words.option("vni", vni)?,
+        },
+        Table::Peer => Entry::Peer(peer(words)?),
+        Table::Group => Entry::Group {
+            address: words.key(address)?,
+            id: words.required("id", group_id)?,
+        },
+    })
+}
+
+fn key(table: Table, words: &mut Phrase<'_>) -> Result<Key, String> {
+    Ok(match table {
+        Table::Link => return Err("it has no entries".to_owned()),
+        Table::Route => Key::Route(words.key(prefix)?),
+        Table::Neigh => Key::Neigh(words.key(address)?),
+        Table::Fdb => Key::Fdb {
+            mac: words.key(mac)?,
+            dst: words.required("dst", address)?,
+            port: words.option("port", port)?,
+            vni: words.option("vni", vni)?,
+        },
+        Table::Peer => Key::Peer(words.key(address)?),
+        Table::Group => Key::Group(words.key(address)?),
+    })
+}
+
+fn peer(words: &mut Phrase<'_>) -> Result<PeerSpec, String> {
+    let subnets = words.key(subnets)?;
+    let underlay = words.required("underlay", address)?;
+    let given = words.option("mac", mac)?;
+    let mac = given.or_else(|| PeerSpec::derived_mac(&subnets));
+    let mac = mac.ok_or("without an IPv4 subnet to derive it from, `mac MAC` is wanted")?;
+    Ok(PeerSpec {
+        subnets,
+        underlay,
+        mac,
+    })
+}
+
+/// The words that are left. A reader of one word tells, as its error, what it would accept.
+struct Phrase<'a>(VecDeque<&'a str>);
+
+impl<'a> Phrase<'a> {
+    fn key<T>(&mut self, read: fn(&'a str) -> Result<T, &'static str>) -> Result<T, String> {
+        // The reader says what is wanted where there is nothing to read, too.
+        let word = self.0.pop_front().unwrap_or_default();
+        read(word).map_err(|accepted| match word {
+            "" => format!("{accepted} is wanted"),
+            _ => format!("`{word}` is not {accepted}"),
+        })
+    }
+
+    fn optional_key<T>(
+        &mut self,
+        read: fn(&'a str) -> Result<T, &'static str>,
+    ) -> Result<Option<T>, String> {
+        if self.0.is_empty() {
+            Ok(None)
+        } else {
+            self.key(read).map(Some)
+        }
+    }
+
+    /// The value after the word `name`, wherever that stands.
+    fn option<T>(
+        &mut self,
+        name: &str,
+        read: fn(&'a str) -> Result<T, &'static str>,
+    ) -> Result<Option<T>, String> {
+        let Some(at) = self.0.iter().position(|&word| word == name) else {
+            return Ok(None);
+        };
+        self.0.remove(at);
+        let word = self.0.remove(at).unwrap_or_default();
+        read(word)
+            .map(Some)
+            .map_err(|accepted| format!("`{name}` takes {accepted}, not `{word}`"))
+    }
+
+    fn required<T>(
+        &mut self,
+        name: &str,
+        read: fn(&'a str) -> Result<T, &'static str>,
+    ) -> Result<T, String> {
+        self.option(name, read)?
+            .ok_or_else(|| format!("`{name}` is wanted"))
+    }
+
+    fn finish(self) -> Result<(), String> {
+        match self.0.front() {
+            Some(word) => Err(format!("`{word}` is one word too many")),
+            None => Ok(()),
+        }
+    }
+}
+
+fn address(word: &str) -> Result<IpAddr, &'static str> {
+    word.parse().map_err(|_| "an address such as 10.255.43.0")
+}
+
+/// As `ip` reads it: `default`, and an address alone for itself.
+fn prefix(word: &str) -> Result<IpNet, &'static str> {
+    match word {
+        "default" => Ok(Ipv4Net::default().into()),
+        _ => net(word).ok_or("a prefix such as 10.255.43.0/24"),
+    }
+}
+
+fn subnets(word: &str) -> Result<Vec<IpNet>, &'static str> {
+    let subnets = word.split(',').map(net).collect::<Option<Vec<_>>>();
+    subnets.ok_or("a subnet such as 10.255.43.0/24, or one of each family with a comma between")
+}
+
+fn net(word: &str) -> Option<IpNet> {
+    word.parse()
+        .ok()
+        .or_else(|| word.parse::<IpAddr>().ok().map(IpNet::from))
+}
+
+fn mac(word: &str) -> Result<MacAddr, &'static str> {
+    word.parse().map_err(|_| "a MAC such as ee:ee:0a:ff:2b:00")
+}
+
+fn port(word: &str) -> Result<u16, &'static str> {
+    word.parse().map_err(|_| "a UDP port")
+}
+
+fn vni(word: &str) -> Result<Vni, &'static str> {
+    let number = word.parse().map_err(|_| "a VNI of 0 to 16777215")?;
+    Vni::new(number).map_err(|_| "a VNI of 0 to 16777215")
+}
+
+fn group_id(word: &str) -> Result<GroupId, &'static str> {
+    let number = match word.strip_prefix("0x") {
+        Some(digits) => u16::from_str_radix(digits, 16),
+        None => word.parse(),
+    };
+    number
+        .map(GroupId)
+        .map_err(|_| "a group id of 0x0001 to 0xffff")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<Option<Change>, String> {
+        parse_batch_line(line).map_err(|error| error.wrong)
+    }
+
+    fn change(line: &str) -> String {
+        let change = read(line).expect(line).expect(line);
+        serde_json::to_string(&change).expect("no map keys")
+    }
+
+    fn show_request(line: &str) -> Result<Request, UsageError> {
+        let words: Vec<_> = line.split(' ').collect();
+        let table = Table::ALL
+            .into_iter()
+            .find(|table| table.name() == words[0]);
+        parse(table.expect(line), &words[1..])
+    }
+
+    #[test]
+    fn changes_read_as_they_are_typed_to_iproute2() {
+        for (line, json) in [
+            (
+                "route add 10.255.43.0/24 via 10.255.43.0 dev silk-vtep",
+                r#"{"add":{"route":{"dst":"10.255.43.0/24","via":"10.255.43.0"}}}"#,
+            ),
+            (
+                "route replace default dev silk-vtep",
+                r#"{"replace":{"route":{"dst":"0.0.0.0/0"}}}"#,
+            ),
+            (
+                "route del 10.255.43.7",
+                r#"{"del":{"route":"10.255.43.7/32"}}"#,
+            ),
+            (
+                "neigh add 10.255.43.0 dev x lladdr EE-EE-0A-FF-2B-00",
+                r#"{"add":{"neigh":{"dst":"10.255.43.0","lladdr":"ee:ee:0a:ff:2b:00"}}}"#,
+            ),
+            (
+                "fdb add 00:00:00:00:00:00 dev x dst 10.0.16.14 vni 7 port 4790",
+                r#"{"add":{"fdb":{"mac":"00:00:00:00:00:00","dst":"10.0.16.14","port":4790,"vni":7}}}"#,
+            ),
+            (
+                "fdb del ee:ee:0a:ff:2b:00 dst 10.0.16.14",
+                r#"{"del":{"fdb":{"mac":"ee:ee:0a:ff:2b:00","dst":"10.0.16.14"}}}"#,
+            ),
+            (
+                "group add 10.255.108.184 id 0x3 # web",
+                r#"{"add":{"group":{"address":"10.255.108.184","id":3}}}"#,
+            ),
+            ("peer del 10.0.16.14", r#"{"del":{"peer":"10.0.16.14"}}"#),
+        ] {
+            assert_eq!(change(line), json, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_mac_of_a_peer_follows_from_its_ipv4_subnet() {
+        assert_eq!(
+            change("peer add 10.255.43.0/24,fd00:43::/64 underlay 10.0.16.14"),
+            r#"{"add":{"peer":{"subnets":["10.255.43.0/24","fd00:43::/64"],"underlay":"10.0.16.14","mac":"ee:ee:0a:ff:2b:00"}}}"#
+        );
+        let error = read("peer add fd00:43::/64 underlay 10.0.16.14").expect_err("no IPv4 subnet");
+        assert!(error.contains("`mac MAC` is wanted"), "{error}");
+    }
+
+    #[test]
+    fn show_takes_a_key_or_none() {
+        for (line, show) in [
+            ("route", Show::Route(None)),
+            ("route show dev silk-vtep", Show::Route(None)),
+            (
+                "neigh show 10.255.43.0",
+                Show::Neigh("10.255.43.0".parse().ok()),
+            ),
+            (
+                "fdb list ee:ee:0a:ff:2b:00",
+                Show::Fdb("ee:ee:0a:ff:2b:00".parse().ok()),
+            ),
+            ("group ls", Show::Group(None)),
+        ] {
+            assert_eq!(show_request(line), Ok(Request::Show(show)), "{line}");
+        }
+        assert_eq!(show_request("link show"), Ok(Request::Link));
+    }
+
+    #[test]
+    fn wrong_words_are_told_with_what_is_accepted() {
+        for (line, wrong) in [
+            (
+                "route add",
+                "route: a prefix such as 10.255.43.0/24 is wanted",
+            ),
+            (
+                "route add 10.255.43.0/33",
+                "route: `10.255.43.0/33` is not a prefix such as 10.255.43.0/24",
+            ),
+            (
+                "route add 10.255.43.0/24 via",
+                "route: `via` takes an address such as 10.255.43.0, not ``",
+            ),
+            (
+                "route add 10.255.43.0/24 metric 100",
+                "route: `metric` is one word too many",
+            ),
+            ("neigh add 10.255.43.0", "neigh: `lladdr` is wanted"),
+            (
+                "group add 10.255.1.1 id 0x10000",
+                "group: `id` takes a group id of 0x0001 to 0xffff, not `0x10000`",
+            ),
+            ("fdb get ee:ee:0a:ff:2b:00", "fdb: `get` is no verb of it"),
+            (
+                "link add",
+                "link: it has only show (`add` is the configuration file's)",
+            ),
+        ] {
+            let error = show_request(line).expect_err(line);
+            assert_eq!(error.wrong, wrong);
+            assert!(
+                error.usage.starts_with("usage: silk-vtep "),
+                "{}",
+                error.usage
+            );
+        }
+    }
+
+    #[test]
+    fn a_batch_takes_changes_comments_and_empty_lines_only() {
+        assert_eq!(read("  # nothing"), Ok(None));
+        assert_eq!(read(""), Ok(None));
+        assert_eq!(
+            read("route show"),
+            Err("`route show` changes nothing".to_owned())
+        );
+        assert_eq!(read("policy add"), Err("`policy` is no table".to_owned()));
+    }
+}

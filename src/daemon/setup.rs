@@ -1,0 +1,289 @@
+//! Set-up, in order. Each step is a value that undoes itself when dropped, so a failure anywhere leaves nothing behind.
+
+use std::fs;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use crossbeam_channel::Sender;
+use ipnet::IpNet;
+
+use super::events::{Event, SignalThread, WatchThread, channel};
+use super::lock::Lock;
+use super::port_holder::Host;
+use super::workers::Workers;
+use super::{Daemon, DaemonError, OwnedDevice, limits, link_facts};
+use crate::control::Options;
+use crate::control::config::{Bind, ConfigError, ConfigErrors, VtepConfig};
+use crate::control::{Config, Control, Server, StateFile};
+use crate::counters::Counters;
+use crate::error::SetupError;
+use crate::io::{Lane, TapQueue, UdpOptions, UdpPort};
+
+use crate::netlink::{
+    Device, DeviceError, DeviceSpec, Link, LinkKind, Netlink, TunMode, Underlay, Watcher, existing,
+    underlay,
+};
+
+/// Outer IPv4, UDP, VXLAN and inner Ethernet headers.
+const OVERHEAD_V4_BYTES: u32 = 20 + 8 + 8 + 14;
+/// The same under IPv6.
+const OVERHEAD_V6_BYTES: u32 = 40 + 8 + 8 + 14;
+
+/// What Linux uses where ip_local_port_range cannot be read.
+const DEFAULT_SOURCE_PORTS: Range<u16> = 32768..60999;
+
+pub(super) fn start(
+    config: &Config,
+    config_path: &Path,
+    socket: &Path,
+) -> Result<Daemon, DaemonError> {
+    let vtep = &config.vtep;
+    let (sender, events) = channel();
+    let signals = SignalThread::start(sender.clone())?;
+    let lock = Lock::acquire(&vtep.name)?;
+    limits::raise_open_files();
+    let mut netlink = Netlink::open()?;
+    let mtu_bytes = mtu_bytes(config, config_path, &mut netlink)?;
+    let source_ports = source_ports(vtep);
+    let ports = open_ports(vtep, source_ports.clone())?;
+    let (mut queues, mut device) = open_device(vtep, mtu_bytes, netlink)?;
+    configure(&mut device)?;
+
+    let counters = Arc::new(Counters::new(vtep.lanes.get()));
+    let index = device.device.index();
+    let options = Options {
+        counters: Arc::clone(&counters),
+        config_path: config_path.to_owned(),
+        state: state_file(vtep, socket),
+        link: link_facts::source(vtep.name.clone(), index, vtep.local, source_ports),
+    };
+    let control = Arc::new(control(config, options));
+    let server = Server::start(socket, Arc::clone(&control))?;
+    let watch = WatchThread::start(Watcher::open(index)?, sender.clone())?;
+    persist(&mut queues)?;
+    let workers = start_lanes(vtep, queues, ports, &control, &counters, mtu_bytes, &sender)?;
+    device.keep = vtep.persist;
+    Ok(Daemon {
+        events,
+        _server: server,
+        _watch: watch,
+        _signals: signals,
+        _workers: workers,
+        device,
+        mtu_bytes,
+        control,
+        _lock: lock,
+    })
+}
+
+/// The TAP's MTU: what was asked for, if the underlay carries it, else all that the underlay carries.
+fn mtu_bytes(config: &Config, path: &Path, netlink: &mut Netlink) -> Result<u32, DaemonError> {
+    let vtep = &config.vtep;
+    let Underlay {
+        name, mtu_bytes, ..
+    } = underlay(netlink, vtep.local)?.ok_or_else(|| {
+        SetupError::new(
+            "look up underlay",
+            vtep.local.to_string(),
+            "no link of this host has that address",
+        )
+        .mend("give one the address first, or correct `local`")
+    })?;
+    let overhead = if vtep.local.is_ipv4() {
+        OVERHEAD_V4_BYTES
+    } else {
+        OVERHEAD_V6_BYTES
+    };
+    let carried = mtu_bytes.saturating_sub(overhead);
+    match vtep.mtu_bytes {
+        Some(wanted) if wanted > carried => Err(DaemonError::Config {
+            path: path.to_owned(),
+            errors: ConfigErrors(vec![ConfigError {
+                line: vtep.mtu_line,
+                key: "vtep.mtu".to_owned(),
+                message: format!(
+                    "{wanted} is above what {name} carries: {mtu_bytes} - {overhead} = {carried} at the most"
+                ),
+            }]),
+        }),
+        wanted => Ok(wanted.unwrap_or(carried)),
+    }
+}
+
+/// The range of the configuration, else the host's ephemeral ports, as the kernel's device takes them (`vxlan_build_skb`).
+fn source_ports(vtep: &VtepConfig) -> Range<u16> {
+    if let Some((min, max)) = vtep.source_ports {
+        return min..max;
+    }
+    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let mut numbers = text.split_whitespace().map(str::parse);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(min)), Some(Ok(max))) if min < max => min..max,
+        _ => DEFAULT_SOURCE_PORTS,
+    }
+}
+
+fn open_ports(vtep: &VtepConfig, source_ports: Range<u16>) -> Result<Vec<UdpPort>, SetupError> {
+    let options = UdpOptions {
+        local: vtep.local,
+        port: vtep.port,
+        bind_local: vtep.bind == Bind::Local,
+        source_ports,
+        ttl: vtep.ttl,
+        checksum: vtep.udp_checksum,
+    };
+    UdpPort::open(&options, vtep.lanes.get(), &Host)
+}
+
+/// Opens one queue a lane. A device that was there before, left by `persist` or by a daemon that was killed, is taken over, and kept if
+/// set-up fails later on.
+fn open_device(
+    vtep: &VtepConfig,
+    mtu_bytes: u32,
+    mut netlink: Netlink,
+) -> Result<(Vec<TapQueue>, OwnedDevice), SetupError> {
+    let found = existing(&mut netlink, &vtep.name)?;
+    if let Some(link) = &found {
+        check_ours(link)?;
+    }
+    let queues = (0..vtep.lanes.get())
+        .map(|_| TapQueue::open(&vtep.name))
+        .collect::<Result<Vec<_>, _>>()?;
+    let link = existing(&mut netlink, &vtep.name)?
+        .ok_or_else(|| SetupError::new("attach", vtep.name.as_str(), "the TAP vanished at once"))?;
+    let device = OwnedDevice {
+        device: Device::new(netlink, link.index, device_spec(vtep, mtu_bytes)),
+        name: vtep.name.clone(),
+        keep: found.is_some(),
+    };
+    Ok((queues, device))
+}
+
+/// Whether a link that has our name is a TAP we can attach to.
+fn check_ours(link: &Link) -> Result<(), SetupError> {
+    let refuse = |cause: String, mend: String| {
+        Err(SetupError::new("attach", link.name.as_str(), cause).mend(mend))
+    };
+    let delete = format!("ip link del {}, or choose another `name`", link.name);
+    let LinkKind::Tun(tun) = &link.kind else {
+        let kind = match &link.kind {
+            LinkKind::Vxlan(_) => "the kernel's vxlan",
+            LinkKind::Veth => "veth",
+            LinkKind::Other(Some(kind)) => kind,
+            LinkKind::Other(None) | LinkKind::Tun(_) => "physical",
+        };
+        return refuse(
+            format!("the name is taken by a link that is no TAP ({kind})"),
+            delete,
+        );
+    };
+    if tun.mode != TunMode::Tap || !tun.multi_queue || !tun.vnet_hdr {
+        let mode = if tun.mode == TunMode::Tap {
+            "TAP"
+        } else {
+            "TUN"
+        };
+        let queues = if tun.multi_queue {
+            "multi-queue"
+        } else {
+            "single-queue"
+        };
+        let header = if tun.vnet_hdr { "with" } else { "without" };
+        return refuse(
+            format!(
+                "the name is taken by a tun device of another mode ({queues} {mode} {header} vnet_hdr)"
+            ),
+            delete,
+        );
+    }
+    match tun.queues {
+        Some(queues) if queues > 0 => refuse(
+            format!("another process holds {queues} queue(s) of this TAP"),
+            "stop it, or choose another `name`".to_owned(),
+        ),
+        _ => Ok(()),
+    }
+}
+
+fn device_spec(vtep: &VtepConfig, mtu_bytes: u32) -> DeviceSpec {
+    DeviceSpec {
+        name: vtep.name.clone(),
+        mac: vtep.mac,
+        mtu_bytes,
+        addresses: vtep
+            .addresses
+            .iter()
+            .filter_map(|address| {
+                let overlay = vtep
+                    .overlays
+                    .iter()
+                    .find(|overlay| overlay.contains(address))?;
+                IpNet::new(*address, overlay.prefix_len()).ok()
+            })
+            .collect(),
+        overlays: vtep.overlays.clone(),
+        own_subnets: vtep.subnets.clone(),
+        silk_routes: vtep.silk_routes,
+    }
+}
+
+fn configure(device: &mut OwnedDevice) -> Result<(), SetupError> {
+    let mended = device.device.configure().map_err(|error| match error {
+        DeviceError::Setup(error) => error,
+        DeviceError::Gone(name) => SetupError::new("set up", name, "the TAP was deleted meanwhile"),
+    })?;
+    for one in mended {
+        tracing::debug!("set up {}: {one}", device.name);
+    }
+    Ok(())
+}
+
+/// Beside the control socket unless `state_dir` says where: as unique as the socket.
+fn state_file(vtep: &VtepConfig, socket: &Path) -> Option<StateFile> {
+    let file = socket.with_extension("state.json");
+    let path = match &vtep.state_dir {
+        Some(directory) => directory.join(file.file_name()?),
+        None => file,
+    };
+    Some(StateFile::new(path))
+}
+
+fn control(config: &Config, options: Options) -> Control {
+    let (control, warnings) = Control::new(config, options);
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    control
+}
+
+/// From here on the device outlives a crash, and open connections with it. The regular end removes it.
+fn persist(queues: &mut [TapQueue]) -> Result<(), SetupError> {
+    queues.iter_mut().take(1).try_for_each(TapQueue::persist)
+}
+
+fn start_lanes(
+    vtep: &VtepConfig,
+    queues: Vec<TapQueue>,
+    ports: Vec<UdpPort>,
+    control: &Control,
+    counters: &Arc<Counters>,
+    mtu_bytes: u32,
+    events: &Sender<Event>,
+) -> Result<Workers, SetupError> {
+    let lanes = queues.into_iter().zip(ports).enumerate();
+    let lanes = lanes
+        .map(|(index, (tap, underlay))| {
+            let tables = Arc::clone(control.tables());
+            Lane::new(
+                index,
+                tap,
+                underlay,
+                tables,
+                Arc::clone(counters),
+                mtu_bytes,
+            )
+        })
+        .collect();
+    Workers::start(lanes, &vtep.cpus, events)
+}
