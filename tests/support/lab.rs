@@ -1,0 +1,123 @@
+//! A lab: an underlay with cells on it, built from a plan.
+
+use super::{Cell, Result, SITES, Underlay, underlay::DEFAULT_MTU};
+
+/// What a cell's VTEP is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Our daemon.
+    Silk,
+    /// The kernel's vxlan device.
+    Kernel,
+}
+
+/// What to build.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(super) kinds: Vec<Kind>,
+    pub(super) v6: bool,
+    pub(super) lanes: usize,
+    pub(super) mtu: u32,
+    pub(super) offloads: bool,
+    pub(super) cold: bool,
+    pub(super) group: Option<u16>,
+    pub(super) vtep_lines: &'static str,
+    pub(super) more_overlays: &'static str,
+}
+
+impl Plan {
+    /// One cell a kind, each with its container: one lane, IPv4 underlay of 1500 bytes with the offloads veth has by default.
+    pub(crate) fn of(kinds: &[Kind]) -> Self {
+        assert!(kinds.len() <= SITES.len(), "a site for each cell");
+        Self {
+            kinds: kinds.to_vec(),
+            v6: false,
+            lanes: 1,
+            mtu: DEFAULT_MTU,
+            offloads: true,
+            cold: false,
+            group: None,
+            vtep_lines: "",
+            more_overlays: "",
+        }
+    }
+
+    /// Over an IPv6 underlay.
+    pub(crate) fn v6(mut self) -> Self {
+        self.v6 = true;
+        self
+    }
+
+    /// Our daemons have this many lanes.
+    pub(crate) fn lanes(mut self, lanes: usize) -> Self {
+        self.lanes = lanes;
+        self
+    }
+
+    /// The underlay carries MTU-sized packets with full checksums, as a wire does.
+    pub(crate) fn without_offloads(mut self) -> Self {
+        self.offloads = false;
+        self
+    }
+
+    /// Daemons are configured and not started; no containers.
+    pub(crate) fn cold(mut self) -> Self {
+        self.cold = true;
+        self
+    }
+
+    /// Each cell's container is of this group.
+    pub(crate) fn group(mut self, id: u16) -> Self {
+        self.group = Some(id);
+        self
+    }
+
+    /// More lines for `[vtep]`.
+    pub(crate) fn vtep_lines(mut self, lines: &'static str) -> Self {
+        self.vtep_lines = lines;
+        self
+    }
+
+    /// More overlays, as in `, "172.16.0.0/12"`.
+    pub(crate) fn more_overlays(mut self, overlays: &'static str) -> Self {
+        self.more_overlays = overlays;
+        self
+    }
+
+    /// True if a cell needs the kernel's vxlan device.
+    pub(crate) fn needs_kernel_vxlan(&self) -> bool {
+        self.kinds.contains(&Kind::Kernel)
+    }
+
+    /// What is left of the underlay's MTU inside the tunnel: Ethernet, VXLAN, UDP and IP headers less.
+    pub(crate) fn overlay_mtu(&self) -> u32 {
+        self.mtu - if self.v6 { 70 } else { 50 }
+    }
+}
+
+/// Cells that reach each other. Dropped in the order of its fields: daemons end before their namespaces go.
+pub(crate) struct Lab {
+    /// In the order of the plan.
+    pub(crate) cells: Vec<Cell>,
+    _underlay: Underlay,
+}
+
+impl Lab {
+    /// Builds what `plan` says.
+    pub(crate) fn new(plan: &Plan) -> Result<Self> {
+        let underlay = Underlay::new(plan.kinds.len(), plan.mtu, plan.offloads)?;
+        let cells = underlay.hosts.iter().enumerate();
+        let cells = cells
+            .map(|(i, host)| Cell::new(host, i, plan))
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            cells,
+            _underlay: underlay,
+        })
+    }
+
+    /// What a person wants to see when a test failed.
+    pub(crate) fn diagnosis(&self) -> String {
+        self.cells.iter().map(Cell::diagnosis).collect()
+    }
+}

@@ -1,0 +1,55 @@
+//! What keeps this machine from running namespace tests.
+
+use std::fs::File;
+
+use super::{Namespace, Plan, Result, VTEP_NAME};
+
+/// Found once, before the first test.
+pub(crate) struct Obstacles {
+    to_namespaces: Option<String>,
+    to_kernel_vxlan: Option<String>,
+}
+
+impl Obstacles {
+    /// Tries what every test needs, and what those with a kernel VTEP need.
+    pub(crate) fn probe() -> Self {
+        Self {
+            to_namespaces: reason(
+                "needs root, iproute2, ping and /dev/net/tun",
+                try_namespace(),
+            ),
+            to_kernel_vxlan: reason("needs the kernel's vxlan device", try_kernel_vxlan()),
+        }
+    }
+
+    /// What stands in the way of a plan.
+    pub(crate) fn to(&self, plan: &Plan) -> Option<String> {
+        let vxlan = self
+            .to_kernel_vxlan
+            .as_ref()
+            .filter(|_| plan.needs_kernel_vxlan());
+        self.to_namespaces.as_ref().or(vxlan).cloned()
+    }
+}
+
+fn reason(need: &str, tried: Result) -> Option<String> {
+    tried
+        .err()
+        .map(|error| format!("{need}: {}", error.to_string().trim().replace('\n', "; ")))
+}
+
+fn try_namespace() -> Result {
+    let namespace = Namespace::new()?;
+    namespace.ip("link add veth0 type veth peer name veth1")?;
+    namespace.exec("ping -V")?;
+    File::open("/dev/net/tun").map_err(|error| format!("/dev/net/tun: {error}"))?;
+    Ok(())
+}
+
+fn try_kernel_vxlan() -> Result {
+    let namespace = Namespace::new()?;
+    namespace.ip(&format!(
+        "link add {VTEP_NAME} type vxlan id 1 local 127.0.0.1 dstport 4789 gbp"
+    ))?;
+    Ok(())
+}

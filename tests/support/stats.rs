@@ -1,0 +1,45 @@
+//! What the daemon counts.
+
+use serde_json::{Value, json};
+
+use super::{Daemon, Result};
+
+/// One reading of a daemon's counters.
+#[derive(Debug)]
+pub(crate) struct Stats(Value);
+
+impl Stats {
+    /// Reads them now.
+    pub(crate) fn read(daemon: &Daemon) -> Result<Self> {
+        Ok(Self(daemon.request(&json!("stats"))?))
+    }
+
+    /// All drops, whatever their reason.
+    pub(crate) fn drops(&self) -> Result<u64> {
+        let reasons = self.0["total"]["drops"]
+            .as_object()
+            .ok_or_else(|| format!("no drops in {}", self.0))?;
+        Ok(reasons.values().filter_map(Value::as_u64).sum())
+    }
+
+    /// Drops of one reason.
+    pub(crate) fn dropped(&self, reason: &str) -> u64 {
+        self.0["total"]["drops"][reason].as_u64().unwrap_or(0)
+    }
+
+    /// Per lane: packets sent to the underlay, packets delivered.
+    pub(crate) fn lanes(&self) -> Result<Vec<(u64, u64)>> {
+        let lanes = self.0["lanes"]
+            .as_array()
+            .ok_or_else(|| format!("no lanes in {}", self.0))?;
+        let count = |lane: &Value, key: &str| {
+            lane[key]
+                .as_u64()
+                .ok_or_else(|| format!("no {key} in {lane}"))
+        };
+        lanes
+            .iter()
+            .map(|lane| Ok((count(lane, "tx_packets")?, count(lane, "rx_packets")?)))
+            .collect()
+    }
+}
