@@ -42,6 +42,8 @@ pub enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Show two cells and two containers at work, in namespaces on this machine
+    Demo,
     /// Wire containers to this host
     #[command(subcommand)]
     Container(ContainerCommand),

@@ -3,6 +3,7 @@
 
 pub mod args;
 pub mod container;
+pub mod demo;
 pub mod print;
 pub mod run;
 pub mod tables;
@@ -24,6 +25,7 @@ pub fn run(line: &CommandLine) -> Result<(), CliError> {
     let out = &mut io::stdout().lock();
     match &line.command {
         Command::Run { config } => run::run(config, &line.global),
+        Command::Demo => demo::run(line.global.json),
         Command::Container(command) => container::run(command, &line.global, out),
         Command::Table(command) => tables::run(command, &line.global, out),
     }
