@@ -10,6 +10,7 @@ mod cells {
     pub(crate) mod exchange;
     pub(crate) mod garbage;
     pub(crate) mod lanes;
+    pub(crate) mod overlay_v6;
     pub(crate) mod reconfigure;
     pub(crate) mod repair;
     pub(crate) mod restart;
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
         cells::exchange::cases(),
         cells::wire::cases(),
         cells::lanes::cases(),
+        cells::overlay_v6::cases(),
         cells::tables::cases(),
         cells::containers::cases(),
         cells::reconfigure::cases(),
