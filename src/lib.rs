@@ -45,7 +45,41 @@
 //! correctness depends on which lane a packet is on.
 //!
 //! The core needs no root, no clock and no threads: build a [`Tables`](tables::Tables), call [`vtep::egress`] or [`vtep::ingress`] with
-//! any bytes, read the verdict. `examples/embed.rs` does.
+//! any bytes, read the verdict. `examples/embed.rs` sends a packet from one cell to another; here nobody is known yet, so a frame for the
+//! VTEP's own MAC finds no route:
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use silk_vtep::DropReason;
+//! use silk_vtep::tables::{CounterRegistry, Local, TableSpec, Tables};
+//! use silk_vtep::vtep::{self, Egress};
+//! use silk_vtep::wire::{MacAddr, Vni, vxlan};
+//!
+//! let mac = MacAddr::overlay([10, 255, 108, 0].into());
+//! let local = Local {
+//!     vni: Vni::new(1)?,
+//!     mac,
+//!     addresses: vec!["10.255.108.0".parse()?],
+//!     subnets: vec!["10.255.108.0/24".parse()?],
+//!     port: vxlan::PORT,
+//!     gbp: true,
+//!     routing: true,
+//!     strict_source: true,
+//!     group_marks: true,
+//!     tos: 0,
+//! };
+//! let tables = Tables::compile(Arc::new(local), &TableSpec::default(), &mut CounterRegistry::new(1));
+//!
+//! let mut frame = [0_u8; 34];
+//! frame[..6].copy_from_slice(&mac.octets());
+//! frame[12..14].copy_from_slice(&[0x08, 0x00]); // IPv4
+//! frame[14] = 0x45;
+//! frame[26..30].copy_from_slice(&[10, 255, 108, 184]); // source
+//! frame[30..34].copy_from_slice(&[10, 255, 43, 6]); // destination
+//! assert!(matches!(vtep::egress(&tables, &frame), Egress::Drop(DropReason::NoRoute)));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 pub mod cli;
 pub mod control;
