@@ -14,7 +14,7 @@ use etherparse::PacketBuilder;
 use silk_vtep::control::PeerSpec;
 use silk_vtep::tables::{CounterRegistry, Local, TableSpec, Tables};
 use silk_vtep::vtep::{self, Egress, Ingress, Received};
-use silk_vtep::wire::{MacAddr, Vni, ethernet, vxlan};
+use silk_vtep::wire::{MacAddr, ethernet, vxlan};
 
 const PEERS: [u32; 3] = [10, 1_000, 100_000];
 /// Packets prepared, so that look-ups do not all hit one cache line.
@@ -32,18 +32,7 @@ fn underlay(n: u32) -> Ipv4Addr {
 }
 
 fn tables(peers: u32) -> Tables {
-    let local = Local {
-        vni: Vni::new(1).expect("24 bits"),
-        mac: MacAddr::overlay(OWN),
-        addresses: vec![OWN.into()],
-        subnets: vec![format!("{OWN}/28").parse().expect("a prefix")],
-        port: vxlan::PORT,
-        gbp: true,
-        routing: true,
-        strict_source: true,
-        group_marks: true,
-        tos: 0,
-    };
+    let local = Local::silk(format!("{OWN}/28").parse().expect("a prefix"));
     let peers: Vec<_> = (0..peers)
         .map(|n| PeerSpec {
             subnets: vec![format!("{}/28", subnet(n)).parse().expect("a prefix")],

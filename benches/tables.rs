@@ -24,7 +24,7 @@ use ipnet::IpNet;
 use silk_vtep::tables::{
     CounterRegistry, FdbEntry, GroupEntry, Local, Neighbor, Route, RouteTable, TableSpec, Tables,
 };
-use silk_vtep::wire::{GroupId, MacAddr, Vni};
+use silk_vtep::wire::{GroupId, MacAddr};
 
 const SIZES: [u32; 3] = [10, 1_000, 100_000];
 const KEYS: usize = 4_096;
@@ -140,18 +140,7 @@ fn spec(peers: u32) -> TableSpec {
 }
 
 fn local() -> Local {
-    Local {
-        vni: Vni::new(1).expect("1 is below 2^24"),
-        mac: MacAddr::overlay(Ipv4Addr::new(12, 0, 0, 0)),
-        addresses: vec![Ipv4Addr::new(12, 0, 0, 0).into()],
-        subnets: Vec::new(),
-        port: 4789,
-        gbp: true,
-        routing: true,
-        strict_source: true,
-        group_marks: true,
-        tos: 0,
-    }
+    Local::silk("12.0.0.0/8".parse().expect("a prefix"))
 }
 
 /// A host in the /24 of peer `i`, below 2^17. The multiplier is odd, so no two peers share a subnet, and neighbours in number are far apart.

@@ -12,7 +12,7 @@ use etherparse::{NetSlice, PacketBuilder, SlicedPacket};
 use silk_vtep::control::PeerSpec;
 use silk_vtep::tables::{CounterRegistry, GroupEntry, Local, TableSpec, Tables};
 use silk_vtep::vtep::{self, Egress, Ingress, Received};
-use silk_vtep::wire::{GroupId, MacAddr, Vni, ethernet, vxlan};
+use silk_vtep::wire::{GroupId, MacAddr, ethernet, vxlan};
 
 /// One cell: its VTEP's overlay address, its underlay address.
 struct Cell {
@@ -74,18 +74,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// The tables of `own`, with one peer and the groups of its containers.
 fn tables(own: &Cell, peer: &Cell, groups: &[(Ipv4Addr, u16)]) -> Result<Tables, Box<dyn Error>> {
-    let local = Local {
-        vni: Vni::new(1)?,
-        mac: MacAddr::overlay(own.vtep),
-        addresses: vec![own.vtep.into()],
-        subnets: vec![format!("{}/24", own.vtep).parse()?],
-        port: vxlan::PORT,
-        gbp: true,
-        routing: true,
-        strict_source: true,
-        group_marks: true,
-        tos: 0,
-    };
+    let local = Local::silk(format!("{}/24", own.vtep).parse()?);
     let peer = PeerSpec {
         subnets: vec![format!("{}/24", peer.vtep).parse()?],
         underlay: peer.underlay,

@@ -54,21 +54,9 @@
 //! use silk_vtep::DropReason;
 //! use silk_vtep::tables::{CounterRegistry, Local, TableSpec, Tables};
 //! use silk_vtep::vtep::{self, Egress};
-//! use silk_vtep::wire::{MacAddr, Vni, vxlan};
 //!
-//! let mac = MacAddr::overlay([10, 255, 108, 0].into());
-//! let local = Local {
-//!     vni: Vni::new(1)?,
-//!     mac,
-//!     addresses: vec!["10.255.108.0".parse()?],
-//!     subnets: vec!["10.255.108.0/24".parse()?],
-//!     port: vxlan::PORT,
-//!     gbp: true,
-//!     routing: true,
-//!     strict_source: true,
-//!     group_marks: true,
-//!     tos: 0,
-//! };
+//! let local = Local::silk("10.255.108.0/24".parse()?);
+//! let mac = local.mac;
 //! let tables = Tables::compile(Arc::new(local), &TableSpec::default(), &mut CounterRegistry::new(1));
 //!
 //! let mut frame = [0_u8; 34];

@@ -11,7 +11,7 @@ use silk_vtep::counters::Counters;
 use silk_vtep::io::Lane;
 use silk_vtep::io::memory::{MemoryTap, MemoryUnderlay};
 use silk_vtep::tables::{CounterRegistry, Local, TableSpec, Tables};
-use silk_vtep::wire::{MacAddr, Vni, vnet, vxlan};
+use silk_vtep::wire::{MacAddr, vnet, vxlan};
 
 const LANES: usize = 2;
 const MTU: u32 = 1450;
@@ -102,18 +102,7 @@ fn peer(number: u8) -> PeerSpec {
 
 fn compile(number: u8, peers: &[u8]) -> Tables {
     let vtep = vtep_address(number);
-    let local = Local {
-        vni: Vni::new(1).expect("24 bits"),
-        mac: MacAddr::overlay(vtep),
-        addresses: vec![vtep.into()],
-        subnets: vec![format!("{vtep}/24").parse().expect("a prefix")],
-        port: vxlan::PORT,
-        gbp: true,
-        routing: true,
-        strict_source: true,
-        group_marks: true,
-        tos: 0,
-    };
+    let local = Local::silk(format!("{vtep}/24").parse().expect("a prefix"));
     let peers: Vec<_> = peers.iter().map(|&number| peer(number)).collect();
     let spec = TableSpec {
         routes: peers.iter().flat_map(PeerSpec::routes).collect(),

@@ -1,22 +1,11 @@
 //! The cell of DESIGN.md's walk, for the tests of this module.
 
 use super::{FdbEntry, GroupEntry, Local, Neighbor, Route, TableSpec};
-use crate::wire::{GroupId, MacAddr, Vni};
+use crate::wire::{GroupId, MacAddr};
 
 /// Cell A: 10.255.108.0/24 on VNI 1, port 4789.
 pub(super) fn local() -> Local {
-    Local {
-        vni: Vni::new(1).unwrap(),
-        mac: "ee:ee:0a:ff:6c:00".parse().unwrap(),
-        addresses: vec!["10.255.108.0".parse().unwrap()],
-        subnets: vec!["10.255.108.0/24".parse().unwrap()],
-        port: 4789,
-        gbp: true,
-        routing: true,
-        strict_source: true,
-        group_marks: true,
-        tos: 0,
-    }
+    Local::silk("10.255.108.0/24".parse().unwrap())
 }
 
 /// Two peers, 10.255.43.0/24 (with a v6 subnet) on 10.0.16.14 and 10.255.44.0/24 on 10.0.16.15, a flood entry and a group.

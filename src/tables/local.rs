@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
-use crate::wire::{MacAddr, Vni};
+use crate::wire::{MacAddr, Vni, vxlan};
 
 /// Identity and rules of this VTEP.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +32,24 @@ pub struct Local {
 }
 
 impl Local {
+    /// A VTEP of a Silk network: VNI 1 on UDP 4789, its MAC derived from its address, all checks on. `subnet` is that of its
+    /// containers, the VTEP's own address its address part: `10.255.108.0/24`.
+    #[must_use]
+    pub fn silk(subnet: Ipv4Net) -> Self {
+        Self {
+            vni: Vni::SILK,
+            mac: MacAddr::overlay(subnet.addr()),
+            addresses: vec![subnet.addr().into()],
+            subnets: vec![subnet.trunc().into()],
+            port: vxlan::PORT,
+            gbp: true,
+            routing: true,
+            strict_source: true,
+            group_marks: true,
+            tos: 0,
+        }
+    }
+
     /// True if `address` is one of ours or lies in one of our subnets.
     #[must_use]
     pub fn covers(&self, address: IpAddr) -> bool {

@@ -8,7 +8,7 @@ use etherparse::{IpNumber, PacketBuilder};
 use crate::tables::{
     CounterRegistry, FdbEntry, GroupEntry, Local, Neighbor, Route, TableSpec, Tables,
 };
-use crate::wire::{GroupId, MacAddr, Vni};
+use crate::wire::{GroupId, MacAddr};
 
 pub(crate) const OWN_VTEP: Ipv4Addr = Ipv4Addr::new(10, 255, 108, 0);
 pub(crate) const OWN_CONTAINER: Ipv4Addr = Ipv4Addr::new(10, 255, 108, 184);
@@ -20,18 +20,7 @@ pub(crate) const PEER_MAC: MacAddr = MacAddr::overlay(PEER_VTEP);
 pub(crate) const GROUP: GroupId = GroupId(3);
 
 pub(crate) fn local() -> Local {
-    Local {
-        vni: Vni::new(1).expect("1 fits in 24 bits"),
-        mac: OWN_MAC,
-        addresses: vec![OWN_VTEP.into()],
-        subnets: vec!["10.255.108.0/24".parse().expect("a prefix")],
-        port: 4789,
-        gbp: true,
-        routing: true,
-        strict_source: true,
-        group_marks: true,
-        tos: 0,
-    }
+    Local::silk("10.255.108.0/24".parse().expect("a prefix"))
 }
 
 /// One peer, one group.

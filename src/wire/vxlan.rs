@@ -36,6 +36,9 @@ pub struct Vni(u32);
 pub struct VniOutOfRange(pub u32);
 
 impl Vni {
+    /// Silk's: 1.
+    pub const SILK: Self = Self(1);
+
     /// # Errors
     /// `value` does not fit in 24 bits.
     pub const fn new(value: u32) -> Result<Self, VniOutOfRange> {

@@ -20,10 +20,6 @@ const V6_SUBNET_PREFIX_LENGTH: u8 = 64;
 /// The least MTU of a link that carries IPv6 (RFC 8200 section 5). Below it the kernel takes IPv6 off the device.
 const V6_MIN_MTU_BYTES: u32 = 1280;
 /// `vni` without one.
-const DEFAULT_VNI: Vni = match Vni::new(1) {
-    Ok(vni) => vni,
-    Err(_) => unreachable!(),
-};
 /// How many overlays an error shows.
 const SHOWN_OVERLAYS: usize = 4;
 
@@ -54,7 +50,7 @@ fn read_vtep(keys: &mut Reader<'_, '_>, own: &Own) -> Result<VtepConfig, Reporte
     let cpus = keys.list("cpus", &form::CPU);
     Ok(VtepConfig {
         name: keys.or("name", &form::NAME, "silk-vtep".to_owned()),
-        vni: keys.or("vni", &form::VNI, DEFAULT_VNI),
+        vni: keys.or("vni", &form::VNI, Vni::SILK),
         port: keys.or("port", &form::PORT, vxlan::PORT),
         mtu_bytes: mtu.as_ref().map(|mtu| mtu.value),
         mtu_line: mtu.and_then(|mtu| mtu.place.line),
