@@ -53,8 +53,9 @@ pub struct UdpPort {
 }
 
 impl UdpPort {
-    /// Opens the sockets of `lanes` lanes. The first bind goes without SO_REUSEPORT, or a second daemon of the same user would join
-    /// the port unnoticed.
+    /// Opens the sockets of `lanes` lanes. The first of each port is bound without SO_REUSEPORT, or we would join sockets of the same
+    /// user unnoticed: a second daemon's on the VXLAN port, and, with a sending socket and its filter, whatever shares a source port.
+    /// Receivers come first, so that the pool of senders leaves out the VXLAN port too.
     ///
     /// # Errors
     /// Which step failed, why, who holds the port if it is taken, and what mends it.
@@ -63,30 +64,47 @@ impl UdpPort {
         lanes: usize,
         who: &impl PortHolder,
     ) -> Result<Vec<Self>, SetupError> {
-        probe(options).map_err(|error| options.receive_error(&error, who))?;
+        let receivers = (0..lanes).map(|lane| options.receiver(Claim::of(lane)));
+        let receivers: Vec<_> = receivers
+            .collect::<io::Result<_>>()
+            .map_err(|error| options.receive_error(&error, who))?;
         let first = options.senders()?;
         let ports = first.iter().map(local_port).collect::<io::Result<Vec<_>>>();
         let ports = ports.map_err(|error| options.send_error("getsockname", &error))?;
         let mut senders = Some(first);
-        (0..lanes)
-            .map(|_| {
-                Ok(Self {
-                    receiver: options
-                        .receiver(true)
-                        .map_err(|error| options.receive_error(&error, who))?,
-                    senders: match senders.take() {
-                        Some(first) => first,
-                        None => options.senders_on(&ports)?,
-                    },
-                })
+        receivers
+            .into_iter()
+            .map(|receiver| {
+                let senders = match senders.take() {
+                    Some(first) => first,
+                    None => options.senders_on(&ports)?,
+                };
+                Ok(Self { receiver, senders })
             })
             .collect()
     }
 }
 
-/// Binds the port alone and lets it go.
-fn probe(options: &UdpOptions) -> io::Result<()> {
-    options.receiver(false).map(drop)
+/// How a socket gets its port.
+#[derive(Clone, Copy)]
+enum Claim {
+    /// Nobody else has it, and from then on only we may join.
+    Alone,
+    /// One of ours has it.
+    Join,
+}
+
+impl Claim {
+    fn of(lane: usize) -> Self {
+        if lane == 0 { Self::Alone } else { Self::Join }
+    }
+
+    /// SO_REUSEPORT counts at bind(2): of those that ask for a port, and of those that hold it when another asks.
+    fn bind(self, socket: &Socket, address: SocketAddr) -> io::Result<()> {
+        socket.set_reuse_port(matches!(self, Self::Join))?;
+        socket.bind(&SockAddr::from(address))?;
+        socket.set_reuse_port(true)
+    }
 }
 
 fn local_port(socket: &Socket) -> io::Result<u16> {
@@ -112,9 +130,8 @@ impl UdpOptions {
     }
 
     /// Receives on the VXLAN port, TOS and overflow count with each datagram.
-    fn receiver(&self, shared: bool) -> io::Result<Socket> {
+    fn receiver(&self, claim: Claim) -> io::Result<Socket> {
         let socket = self.socket()?;
-        socket.set_reuse_port(shared)?;
         if self.local.is_ipv4() {
             socket.set_recv_tos_v4(true)?;
         } else {
@@ -127,14 +144,13 @@ impl UdpOptions {
             IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
-        socket.bind(&SockAddr::from(SocketAddr::new(address, self.port)))?;
+        claim.bind(&socket, SocketAddr::new(address, self.port))?;
         Ok(socket)
     }
 
     /// One sending socket, not bound yet.
     fn sender(&self) -> io::Result<Socket> {
         let socket = self.socket()?;
-        socket.set_reuse_port(true)?;
         socket.attach_filter(&[DROP_ALL])?;
         set_buffer(&socket, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)?;
         if self.local.is_ipv4() {
@@ -168,9 +184,9 @@ impl UdpOptions {
         Ok(socket)
     }
 
-    fn bound_sender(&self, port: u16) -> io::Result<Socket> {
+    fn bound_sender(&self, port: u16, claim: Claim) -> io::Result<Socket> {
         let socket = self.sender()?;
-        socket.bind(&SockAddr::from(SocketAddr::new(self.local, port)))?;
+        claim.bind(&socket, SocketAddr::new(self.local, port))?;
         Ok(socket)
     }
 
@@ -181,7 +197,7 @@ impl UdpOptions {
         let pool = SOURCE_PORTS.min(self.source_ports.len());
         let stride = (self.source_ports.len() / pool.max(1)).max(1) as u16;
         while sockets.len() < pool && self.source_ports.contains(&next) {
-            match self.bound_sender(next) {
+            match self.bound_sender(next, Claim::Alone) {
                 Ok(socket) => {
                     sockets.push(socket);
                     next = self
@@ -190,9 +206,7 @@ impl UdpOptions {
                         .saturating_add(stride.saturating_mul(sockets.len() as u16))
                         .max(next.saturating_add(1));
                 }
-                Err(error)
-                    if error.raw_os_error() == Some(libc::EADDRINUSE) || next == self.port =>
-                {
+                Err(error) if error.raw_os_error() == Some(libc::EADDRINUSE) => {
                     next = next.saturating_add(1);
                 }
                 Err(error) => return Err(self.send_error(&format!("bind port {next}"), &error)),
@@ -214,7 +228,7 @@ impl UdpOptions {
     fn senders_on(&self, ports: &[u16]) -> Result<Vec<Socket>, SetupError> {
         ports
             .iter()
-            .map(|&port| self.bound_sender(port))
+            .map(|&port| self.bound_sender(port, Claim::Join))
             .collect::<io::Result<_>>()
             .map_err(|error| self.send_error("bind", &error))
     }
@@ -349,6 +363,62 @@ mod tests {
         let options = loopback(free_port());
         let _first = UdpPort::open(&options, 1, &Nobody).expect("opened");
         assert!(UdpPort::open(&options, 1, &Nobody).is_err());
+    }
+
+    /// The more specific of two sockets gets the datagrams, and a sending socket drops them.
+    #[test]
+    fn the_pool_leaves_out_the_vxlan_port() {
+        for bind_local in [true, false] {
+            let mut options = loopback(free_port());
+            options.bind_local = bind_local;
+            options.source_ports = options.port..options.port.saturating_add(8);
+            let lanes = UdpPort::open(&options, 2, &Nobody).expect("opened");
+            for sender in &lanes[0].senders {
+                assert_ne!(local_port(sender).expect("bound"), options.port);
+            }
+        }
+    }
+
+    #[test]
+    fn the_pool_leaves_out_ports_that_others_share() {
+        let shared = loopback(free_port());
+        let _others = UdpPort::open(&shared, 2, &Nobody).expect("opened");
+        let mut options = loopback(free_port());
+        options.source_ports = shared.port..shared.port.saturating_add(1);
+        assert!(UdpPort::open(&options, 1, &Nobody).is_err());
+    }
+
+    #[test]
+    fn of_two_that_open_one_port_at_the_same_moment_one_is_refused() {
+        for _ in 0..100 {
+            let options = loopback(free_port());
+            let start = std::sync::Barrier::new(2);
+            let open = || {
+                start.wait();
+                UdpPort::open(&options, 2, &Nobody)
+            };
+            let (one, other) = std::thread::scope(|scope| {
+                let one = scope.spawn(open);
+                (open(), one.join().expect("does not panic"))
+            });
+            assert!(one.is_err() || other.is_err(), "both have {}", options.port);
+        }
+    }
+
+    #[test]
+    fn every_lane_of_a_port_receives() {
+        let options = loopback(free_port());
+        let mut lanes = UdpPort::open(&options, 2, &Nobody).expect("opened");
+        let mut received = [false; 2];
+        for _ in 0..64 {
+            let from = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+            let to = (Ipv4Addr::LOCALHOST, options.port);
+            from.send_to(b"x", to).expect("sent");
+            for (lane, received) in lanes.iter_mut().zip(&mut received) {
+                *received |= lane.recv(&mut [0; 8]).is_ok();
+            }
+        }
+        assert_eq!(received, [true; 2]);
     }
 
     #[test]
