@@ -136,6 +136,9 @@ impl UdpOptions {
             socket.set_recv_tos_v4(true)?;
         } else {
             socket.set_recv_tclass_v6(true)?;
+            // Cells agree on this: whoever sends no checksums takes none (`udp6zerocsumrx`). IPv4 takes them always.
+            let zero = c_int::from(!self.checksum);
+            sys::udp::set_option(&socket, libc::IPPROTO_UDP, UDP_NO_CHECK6_RX, zero)?;
         }
         sys::udp::set_option(&socket, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)?;
         set_buffer(&socket, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)?;
@@ -257,6 +260,8 @@ const IPV6_AUTOFLOWLABEL: c_int = 70;
 
 /// linux/udp.h.
 const UDP_NO_CHECK6_TX: c_int = 101;
+/// linux/udp.h.
+const UDP_NO_CHECK6_RX: c_int = 102;
 
 /// Past the host's limit with CAP_NET_ADMIN, up to it without.
 fn set_buffer(socket: &Socket, force: c_int, plain: c_int) -> io::Result<()> {

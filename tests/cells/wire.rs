@@ -12,7 +12,7 @@ use super::super::Case;
 use crate::support::Kind::{Kernel, Silk};
 use crate::support::{
     Container, Injector, Kind, Lab, Outer, Plan, Result, Site, Sniffer, Stats, VTEP_NAME, Wait,
-    ensure, vtep_mac, wait_until,
+    ensure, ping, vtep_mac, wait_until,
 };
 
 /// Flows of the source-port test, and datagrams of each.
@@ -53,6 +53,18 @@ pub(crate) fn cases() -> Vec<Case> {
             "wire::kernel::a_mark_is_sent_as_group",
             Plan::of(&[Kernel, Kernel]),
             a_mark_is_sent_as_group,
+        ),
+        Case::new(
+            "wire::silk::zero_checksums_cross",
+            Plan::of(&[Silk, Silk]).vtep_lines("udp_checksum = false"),
+            pings_cross,
+        ),
+        Case::new(
+            "wire::silk::zero_checksums_cross_over_v6",
+            Plan::of(&[Silk, Silk])
+                .v6()
+                .vtep_lines("udp_checksum = false"),
+            pings_cross,
         ),
         Case::new(
             "wire::silk::a_group_entry_is_sent",
@@ -132,6 +144,11 @@ fn a_group_entry_is_sent(lab: &mut Lab) -> Result {
         outer.vxlan
     );
     Ok(())
+}
+
+fn pings_cross(lab: &mut Lab) -> Result {
+    let (a, b) = (lab.cells[0].container()?, lab.cells[1].container()?);
+    ping(&a.namespace, b.address, 3, "")
 }
 
 /// The kernel takes the group from the packet's mark.
