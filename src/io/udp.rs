@@ -174,6 +174,8 @@ impl UdpOptions {
                 libc::IPV6_MTU_DISCOVER,
                 libc::IPV6_PMTUDISC_OMIT,
             )?;
+            // The kernel's device never fragments over IPv6: what is too large is EMSGSIZE, and counted.
+            sys::udp::set_option(&socket, level, libc::IPV6_DONTFRAG, 1)?;
             sys::udp::set_option(&socket, level, IPV6_AUTOFLOWLABEL, 0)?;
         }
         if !self.checksum {

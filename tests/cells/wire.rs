@@ -67,6 +67,11 @@ pub(crate) fn cases() -> Vec<Case> {
             pings_cross,
         ),
         Case::new(
+            "wire::silk::too_big_over_v6_is_dropped_not_fragmented",
+            Plan::of(&[Silk, Silk]).v6(),
+            too_big_over_v6_is_dropped,
+        ),
+        Case::new(
             "wire::silk::a_group_entry_is_sent",
             Plan::of(&[Silk, Silk]).group(3),
             a_group_entry_is_sent,
@@ -149,6 +154,21 @@ fn a_group_entry_is_sent(lab: &mut Lab) -> Result {
 fn pings_cross(lab: &mut Lab) -> Result {
     let (a, b) = (lab.cells[0].container()?, lab.cells[1].container()?);
     ping(&a.namespace, b.address, 3, "")
+}
+
+/// As the kernel's device does: it fragments over IPv4 only (facts: encapsulation).
+fn too_big_over_v6_is_dropped(lab: &mut Lab) -> Result {
+    const MTU: u32 = 1400;
+    let to = lab.cells[1].site.container;
+    lab.cells[0].host.ip(&format!("link set eth0 mtu {MTU}"))?;
+    let from = &lab.cells[0].container()?.namespace;
+    ensure!(
+        ping(from, to, 1, &format!("-W 1 -s {MTU}")).is_err(),
+        "a packet crossed in fragments"
+    );
+    let stats = Stats::read(lab.cells[0].daemon()?)?;
+    ensure!(stats.dropped("too-big") > 0, "not counted: {stats:?}");
+    ping(&lab.cells[0].container()?.namespace, to, 1, "")
 }
 
 /// The kernel takes the group from the packet's mark.
