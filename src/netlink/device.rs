@@ -184,11 +184,13 @@ impl Device {
 
     fn ensure(&mut self) -> Result<Vec<Mended>, DeviceError> {
         let link = self.link()?;
+        // Before IPv6 is switched off, which takes its addresses away.
+        let found = self.addresses()?;
         let mut mended = Vec::new();
         self.ensure_link(&link, &mut mended)?;
         self.ensure_addresses(&mut mended)?;
         self.ensure_routes(&mut mended)?;
-        self.ensure_unreachable(&mut mended)?;
+        self.ensure_unreachable(&found, &mut mended)?;
         Ok(mended)
     }
 
@@ -318,7 +320,12 @@ impl Device {
         Ok(())
     }
 
-    fn ensure_unreachable(&mut self, mended: &mut Vec<Mended>) -> Result<(), SetupError> {
+    /// `found`: the device's addresses as they were.
+    fn ensure_unreachable(
+        &mut self,
+        found: &[Address],
+        mended: &mut Vec<Mended>,
+    ) -> Result<(), SetupError> {
         let filter = RouteFilter {
             unreachable: true,
             ..RouteFilter::default()
@@ -335,6 +342,34 @@ impl Device {
                 format!("add unreachable route {}", wanted.destination)
             })?;
             mended.push(Mended::Unreachable(wanted.destination));
+        }
+        self.clear_unreachable(&present, found, mended)
+    }
+
+    /// Deletes the `unreachable` routes of an earlier configuration: ours by their protocol, and this device's because they hold an
+    /// address it has or had. Another daemon's hold neither.
+    fn clear_unreachable(
+        &mut self,
+        present: &[Route],
+        found: &[Address],
+        mended: &mut Vec<Mended>,
+    ) -> Result<(), SetupError> {
+        let wanted = unreachable_routes(&self.spec);
+        let now = self.spec.addresses.iter().map(IpNet::addr);
+        let held: Vec<IpAddr> = now.chain(found.iter().map(|had| had.local)).collect();
+        let is_old = |have: &&Route| {
+            have.protocol == PROTOCOL
+                && !wanted.iter().any(|route| same_place(have, route))
+                && held
+                    .iter()
+                    .any(|address| have.destination.contains(address))
+        };
+        for have in present.iter().filter(is_old) {
+            let result = self.netlink.delete_route(have);
+            self.step(result, || {
+                format!("delete unreachable route {}", have.destination)
+            })?;
+            mended.push(Mended::OldRoute(have.destination));
         }
         Ok(())
     }

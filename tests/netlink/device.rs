@@ -191,8 +191,18 @@ pub(crate) fn configure_clears_away_an_earlier_configuration() -> Outcome {
         "10.255.108.0/16".parse()?,
     ];
     old.overlays.push("10.254.0.0/16".parse()?);
+    old.overlays.push("fd00::/16".parse()?);
+    old.addresses.push("fd00:1::1/16".parse()?);
+    old.own_subnets = vec![
+        "10.254.7.0/24".parse()?,
+        "10.255.107.0/24".parse()?,
+        "10.255.108.0/25".parse()?,
+        "fd00:1::/64".parse()?,
+    ];
     old.silk_routes = true;
     device(&host, index, old)?.configure()?;
+    // Another daemon's in this namespace.
+    host.ip("route add unreachable 10.200.1.0/24 proto 83")?;
     host.ip("address add 192.0.2.1/24 dev silk-vtep")?;
     let mut device = device(&host, index, device_spec())?;
     let mended = device.configure()?;
@@ -204,6 +214,8 @@ pub(crate) fn configure_clears_away_an_earlier_configuration() -> Outcome {
     }
     same(device.configure()?, vec![], "the second time")?;
     host.ip("address del 192.0.2.1/24 dev silk-vtep")?;
+    host.ip("route del unreachable 10.200.1.0/24 proto 83")?;
+    same(host.ip_lines("-6 route show"), vec![], "IPv6 routes")?;
     check_configured(&host)
 }
 
