@@ -51,7 +51,7 @@ drop_reasons! {
     NoFdbEntry = "no-fdb-entry",
     /// Broadcast or multicast, and no zero-MAC FDB entry to send it to.
     NoFloodEntry = "no-flood-entry",
-    /// A virtio_net_hdr of the TAP that contradicts its frame or was never asked for.
+    /// A virtio_net_hdr of the TAP that contradicts its frame or was never asked for, or that the kernel could not make (EINVAL).
     BadVnetHeader = "bad-vnet-header",
     /// The encapsulated packet is larger than the underlay carries (EMSGSIZE).
     TooBig = "too-big",
@@ -84,7 +84,7 @@ drop_reasons! {
     EcnCeNotEct = "ecn-ce-not-ect",
     /// An inner source address that our tables do not place behind the sending peer (strict_source).
     SourceNotPeers = "source-not-peers",
-    /// The host's receive queue overflowed before we read it (SO_RXQ_OVFL).
+    /// The host's receive queue overflowed before we read it, or the UDP checksum was wrong: the socket tells both as one (SO_RXQ_OVFL).
     ReceiveQueueFull = "receive-queue-full",
     /// The TAP is down (EIO).
     TapDown = "tap-down",

@@ -18,12 +18,14 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Reading a TAP: EBADFD is a deleted device, and whatever else is not passing would come again for ever.
+    /// Reading a TAP: EINVAL is this frame, for which the kernel could make no virtio_net_hdr (`tun_put_user`); EBADFD is a deleted
+    /// device, and whatever else is not passing would come again for ever.
     #[must_use]
     pub fn of_tap_read(error: &io::Error) -> Self {
         match error.raw_os_error() {
             Some(libc::EAGAIN) => Self::Empty,
             Some(libc::EINTR) => Self::Passing,
+            Some(libc::EINVAL) => Self::Packet(DropReason::BadVnetHeader),
             _ => Self::Gone,
         }
     }

@@ -109,7 +109,8 @@ impl<T: Tap, U: Underlay> Lane<T, U> {
                 }
                 Err(error) => match self.judge_fault(Fault::of_tap_read(&error)) {
                     Fault::Empty => return Ok(Progress::Drained),
-                    Fault::Passing | Fault::Packet(_) => {}
+                    Fault::Passing => {}
+                    Fault::Packet(reason) => self.shard().count_drop(reason),
                     Fault::Gone => return Err(LaneError::Tap(error)),
                 },
             }
@@ -132,7 +133,8 @@ impl<T: Tap, U: Underlay> Lane<T, U> {
                 }
                 Err(error) => match self.judge_fault(Fault::of_receive(&error)) {
                     Fault::Empty => return Ok(Progress::Drained),
-                    Fault::Passing | Fault::Packet(_) => {}
+                    Fault::Passing => {}
+                    Fault::Packet(reason) => self.shard().count_drop(reason),
                     Fault::Gone => return Err(LaneError::Underlay(error)),
                 },
             }
@@ -140,9 +142,9 @@ impl<T: Tap, U: Underlay> Lane<T, U> {
         Ok(Progress::More)
     }
 
-    /// A fault that passes too often in a row never passes.
+    /// A fault that passes, or takes a packet, too often in a row is the device's.
     fn judge_fault(&mut self, fault: Fault) -> Fault {
-        if fault == Fault::Passing {
+        if matches!(fault, Fault::Passing | Fault::Packet(_)) {
             self.passing_faults += 1;
             if self.passing_faults > PASSING_FAULTS_MAX {
                 return Fault::Gone;
