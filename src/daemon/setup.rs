@@ -39,8 +39,10 @@ pub(super) fn start(
     socket: &Path,
 ) -> Result<Daemon, DaemonError> {
     let vtep = &config.vtep;
-    let (sender, events) = channel();
+    let (sender, receiver) = channel();
     let signals = SignalThread::start(sender.clone())?;
+    // Declared last, dropped first: if set-up fails nobody waits for room in the queue.
+    let events = receiver;
     let lock = Lock::acquire(&vtep.name)?;
     limits::raise_open_files();
     let mut netlink = Netlink::open()?;
@@ -224,6 +226,7 @@ fn device_spec(vtep: &VtepConfig, mtu_bytes: u32) -> DeviceSpec {
             .collect(),
         overlays: vtep.overlays.clone(),
         own_subnets: vtep.subnets.clone(),
+        routing: vtep.routing,
         silk_routes: vtep.silk_routes,
     }
 }

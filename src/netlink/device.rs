@@ -46,6 +46,9 @@ pub struct DeviceSpec {
     pub overlays: Vec<IpNet>,
     /// What is reached here: `unreachable` but for the containers' own routes.
     pub own_subnets: Vec<IpNet>,
+    /// A route per overlay through the dummy next hop, whose frames the core routes. Without, whoever resolves cells in the kernel
+    /// brings the routes.
+    pub routing: bool,
     /// Also a connected route per overlay, for tools that look for Silk's.
     pub silk_routes: bool,
 }
@@ -485,11 +488,13 @@ fn overlay_routes(spec: &DeviceSpec, interface: u32) -> Vec<Route> {
             IpNet::V4(_) => NEXT_HOP_V4,
             IpNet::V6(_) => NEXT_HOP_V6,
         };
-        routes.push(Route {
-            onlink: true,
-            source,
-            ..Route::via(*overlay, next_hop, interface)
-        });
+        if spec.routing {
+            routes.push(Route {
+                onlink: true,
+                source,
+                ..Route::via(*overlay, next_hop, interface)
+            });
+        }
         if spec.silk_routes {
             routes.push(Route {
                 source,
@@ -525,6 +530,7 @@ mod tests {
             addresses: nets(addresses),
             overlays: nets(overlays),
             own_subnets: nets(own),
+            routing: true,
             silk_routes: false,
         }
     }

@@ -44,14 +44,19 @@ impl Tables {
         })
     }
 
+    /// True if a frame for `mac` would go to `underlay`: the strict source check where nothing is routed.
+    #[must_use]
+    pub fn has_destination(&self, mac: MacAddr, underlay: IpAddr) -> bool {
+        let mut destinations = self.fdb.lookup(mac).iter();
+        destinations.any(|destination| destination.underlay.ip() == underlay)
+    }
+
     /// True if a packet to `source` would go to `underlay`: the strict source check, a reverse-path filter (RFC 3704 section 2.2) on our
     /// own tables. A peer's VTEP address passes, for it lies in the peer's subnet.
     #[must_use]
     pub fn belongs_to(&self, source: IpAddr, underlay: IpAddr) -> bool {
-        self.resolve(source).is_ok_and(|resolved| {
-            let mut destinations = resolved.destinations.iter();
-            destinations.any(|destination| destination.underlay.ip() == underlay)
-        })
+        self.resolve(source)
+            .is_ok_and(|resolved| self.has_destination(resolved.mac, underlay))
     }
 }
 

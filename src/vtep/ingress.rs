@@ -84,7 +84,7 @@ fn judge<'t>(
     }
     let network = Network::parse(frame).map_err(|_| DropReason::TruncatedInnerIp)?;
     let ecn = decap_ecn(network, received.tos)?;
-    if local.strict_source && !source_belongs(tables, network, received.source) {
+    if local.strict_source && !source_belongs(tables, frame, network, received.source) {
         return Err(DropReason::SourceNotPeers);
     }
     if let Some(reply) = answer(local, frame) {
@@ -123,11 +123,19 @@ fn decap_ecn(network: Network<'_>, outer_tos: u8) -> Result<Option<Ecn>, DropRea
     Ok((ecn != inner).then_some(ecn))
 }
 
-/// Reverse path: our own tables must place the inner source behind the sender. Frames that are not IP carry no such claim.
-fn source_belongs(tables: &Tables, network: Network<'_>, underlay: IpAddr) -> bool {
-    network
-        .addresses()
-        .is_none_or(|(source, _)| tables.belongs_to(source, underlay))
+/// Reverse path: our own tables must place the inner source behind the sender, by address where we route and by MAC where the FDB is
+/// all there is. Frames that are not IP carry no such claim.
+fn source_belongs(
+    tables: &Tables,
+    frame: Frame<'_>,
+    network: Network<'_>,
+    underlay: IpAddr,
+) -> bool {
+    match network.addresses() {
+        None => true,
+        Some((source, _)) if tables.local.routing => tables.belongs_to(source, underlay),
+        Some(_) => tables.has_destination(frame.source(), underlay),
+    }
 }
 
 /// The answer to a request for one of our own overlay addresses. Everything else is delivered, as the kernel does.
@@ -147,6 +155,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::tables::TableSpec;
     use crate::vtep::fixture::*;
     use crate::wire::MacAddr;
 
@@ -256,6 +265,27 @@ mod tests {
     }
 
     #[test]
+    fn without_routing_the_fdb_places_the_inner_source() {
+        let plain = Local {
+            routing: false,
+            ..local()
+        };
+        let fdb_only = TableSpec {
+            fdb: spec().fdb,
+            ..TableSpec::default()
+        };
+        let tables = compile(plain, &fdb_only);
+        deliver(&tables, &from_peer(HEADER, 0), received(0));
+        let other_mac = MacAddr::new([2, 0, 0, 0, 0, 9]);
+        let frame = udp((other_mac, OWN_MAC), (PEER_CONTAINER, OWN_CONTAINER), 0);
+        let packet = [&HEADER[..], &frame].concat();
+        assert_eq!(
+            reason(&tables, &packet, received(0)),
+            DropReason::SourceNotPeers
+        );
+    }
+
+    #[test]
     fn outer_congestion_reaches_the_inner_packet_or_drops_it() {
         let tables = tables();
         assert_eq!(
@@ -278,6 +308,13 @@ mod tests {
         assert_eq!(reply.frame()[..6], PEER_MAC.octets());
         assert_eq!(reply.frame()[22..28], OWN_MAC.octets());
         deliver(&tables, &ask(OWN_CONTAINER), received(0));
+    }
+
+    #[test]
+    fn nobody_is_answered_at_a_multicast_address() {
+        let asker = MacAddr::new([0x33, 0x33, 0, 0, 0, 1]);
+        let request = arp_request(asker, PEER_VTEP, OWN_VTEP);
+        deliver(&tables(), &[&HEADER[..], &request].concat(), received(0));
     }
 
     proptest! {

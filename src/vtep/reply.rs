@@ -40,12 +40,20 @@ pub(super) enum Question {
 }
 
 impl Question {
-    /// The question in `frame`, if it asks one.
+    /// The question in `frame`, if it asks one. Nobody is asking from a multicast address: the answer would be flooded.
     pub(super) fn parse(frame: Frame<'_>) -> Option<Self> {
-        match frame.ethertype() {
+        let question = match frame.ethertype() {
             EtherType::ARP => arp::Request::parse(frame).map(Self::Arp),
             EtherType::IPV6 => ndisc::Solicitation::parse(frame).map(Self::Ndisc),
             _ => None,
+        };
+        question.filter(|question| !question.asker().is_multicast())
+    }
+
+    fn asker(&self) -> MacAddr {
+        match self {
+            Self::Arp(request) => request.sender_mac,
+            Self::Ndisc(solicitation) => solicitation.sender_mac,
         }
     }
 

@@ -16,6 +16,7 @@ fn device_spec() -> DeviceSpec {
         addresses: vec![net("10.255.108.0/16")],
         overlays: vec![net("10.255.0.0/16")],
         own_subnets: vec![net("10.255.108.0/24")],
+        routing: true,
         silk_routes: false,
     }
 }
