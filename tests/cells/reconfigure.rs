@@ -72,7 +72,7 @@ fn a_peer_returns(lab: &mut Lab) -> Result {
     let peer = Peer::of_site(&lab.cells[1].site);
     let to = lab.cells[1].site.container;
     change(lab.cells[0].daemon()?, &[peer.del()])?;
-    let unreached = ping(&lab.cells[0].container()?.namespace, to, 1, "-W 1");
+    let unreached = ping(&lab.cells[0].container()?.namespace, to, 1, "-w 1");
     ensure!(unreached.is_err(), "a peer that is no more was reached");
     change(lab.cells[0].daemon()?, &[peer.set("add")])?;
     ping(&lab.cells[0].container()?.namespace, to, 3, "")

@@ -89,7 +89,7 @@ fn underlay_down_is_waited_out(lab: &mut Lab) -> Result {
     let host = lab.cells[0].host.clone();
     host.ip("link set eth0 down")?;
     let to = lab.cells[1].site.container;
-    let unreached = ping(&lab.cells[0].container()?.namespace, to, 5, "-W 1");
+    let unreached = ping(&lab.cells[0].container()?.namespace, to, 5, "-w 1");
     ensure!(
         unreached.is_err(),
         "a ping crossed an underlay that is down"
@@ -104,7 +104,7 @@ fn ping_both_ways(lab: &Lab) -> Result {
     let (a, b) = (lab.cells[0].container()?, lab.cells[1].container()?);
     for (from, to) in [(a, b), (b, a)] {
         wait_until("a ping crosses", || {
-            match ping(&from.namespace, to.address, 1, "-W 1") {
+            match ping(&from.namespace, to.address, 1, "-w 1") {
                 Ok(()) => Ok(Wait::Done),
                 Err(error) => Ok(Wait::NotYet(error.to_string())),
             }

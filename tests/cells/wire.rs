@@ -163,7 +163,7 @@ fn too_big_over_v6_is_dropped(lab: &mut Lab) -> Result {
     lab.cells[0].host.ip(&format!("link set eth0 mtu {MTU}"))?;
     let from = &lab.cells[0].container()?.namespace;
     ensure!(
-        ping(from, to, 1, &format!("-W 1 -s {MTU}")).is_err(),
+        ping(from, to, 1, &format!("-w 1 -s {MTU}")).is_err(),
         "a packet crossed in fragments"
     );
     let stats = Stats::read(lab.cells[0].daemon()?)?;
