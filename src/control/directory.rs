@@ -61,10 +61,17 @@ impl Directory {
     pub fn reload(&mut self, config: &Config) -> (Changed, Vec<Refusal>) {
         let mut next = self.clone();
         next.remove_origin(Origin::Config);
-        let peers = config.peers.iter().cloned().map(Entry::Peer);
-        let groups = config.groups.iter().copied().map(Entry::from);
-        let refusals = next.add_each(peers.chain(groups), Origin::Config);
+        let refusals = next.add_each(config.entries(), Origin::Config);
         (self.become_next(next), refusals)
+    }
+
+    /// The entries of `config` that this VTEP can never take: none, unless `config` is of another VTEP.
+    #[must_use]
+    pub fn misfits(&self, config: &Config) -> Vec<Refusal> {
+        let entries = config.entries();
+        entries
+            .filter_map(|entry| self.fits(&entry).err())
+            .collect()
     }
 
     /// Adds entries one by one and tells which were refused: live entries from disk, a controller's leases.
@@ -188,10 +195,7 @@ impl Directory {
     }
 
     fn add(&mut self, entry: Entry, origin: Origin) -> Result<(), Refusal> {
-        self.rules.check(&entry).map_err(|reason| Refusal::Rule {
-            key: entry.key(),
-            reason,
-        })?;
+        self.fits(&entry)?;
         self.check_vacant(&entry.key())?;
         match entry {
             Entry::Peer(peer) => return self.add_peer(peer, origin),
@@ -200,6 +204,13 @@ impl Directory {
         }
         self.insert(entry, Owner::Entry(origin));
         Ok(())
+    }
+
+    fn fits(&self, entry: &Entry) -> Result<(), Refusal> {
+        self.rules.check(entry).map_err(|reason| Refusal::Rule {
+            key: entry.key(),
+            reason,
+        })
     }
 
     fn replace(&mut self, entry: Entry, origin: Origin) -> Result<(), Refusal> {

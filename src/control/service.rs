@@ -15,6 +15,7 @@ use super::rows::{FdbRow, GroupRow, LinkRow, NeighRow, PeerRow, RouteRow};
 use super::stats::{PeerStats, Stats, per_lane};
 use super::{Change, Config, Directory, Entry, Key, LinkSource, Origin, StateFile};
 use crate::counters::Counters;
+use crate::error::errno;
 use crate::tables::{Changed, CounterRegistry, Peer, Tables};
 
 /// Decides what the tables hold, and publishes them.
@@ -162,16 +163,25 @@ impl Control {
     /// Reads the configuration file again and replaces the entries that came from it. `[vtep]` takes effect at a restart only.
     ///
     /// # Errors
-    /// The file cannot be read or has errors, all of them; nothing changed.
+    /// The file cannot be read, has errors, or has entries for another `[vtep]` than the one that runs, all of them; nothing changed.
     pub fn reload(&self) -> Result<Reloaded, Failure> {
+        // Locked before the file is read: of two reloads at once the later one reads the newer file.
+        let mut master = self.master.lock();
         let path = &self.options.config_path;
         let failure = |cause: &dyn std::fmt::Display| {
-            Failure::new(format!("reload {}: {cause}", path.display()))
+            Failure::new(format!(
+                "reload {}: nothing was changed: {cause}",
+                path.display()
+            ))
         };
-        let text = fs::read_to_string(path).map_err(|error| failure(&error))?;
-        let config = Config::parse(&text).map_err(|errors| failure(&errors))?;
+        let text = fs::read_to_string(path).map_err(|error| failure(&errno(&error)))?;
+        let config = Config::parse(&text).map_err(|errors| failure(&format!("\n{errors}")))?;
+        let misfits = master.directory.misfits(&config);
+        if !misfits.is_empty() {
+            // The file agrees with itself. Taking what fits would leave the overlay that runs without its peers.
+            return Err(failure(&misfits_told(&misfits)));
+        }
 
-        let mut master = self.master.lock();
         let (differs, collisions) = master.directory.reload(&config);
         self.publish(&mut master, differs);
         drop(master);
@@ -245,6 +255,13 @@ impl Control {
             .save(&live)
             .map_err(|error| format!("changed, but not for the next start: {error}"))
     }
+}
+
+fn misfits_told(misfits: &[super::Refusal]) -> String {
+    let told = "its entries are not for the [vtep] that is running: restart to use the new one";
+    misfits
+        .iter()
+        .fold(told.to_owned(), |told, misfit| format!("{told}\n{misfit}"))
 }
 
 fn left_out_of_config(refusal: &super::Refusal) -> String {
@@ -415,6 +432,26 @@ mod tests {
             "{message}"
         );
         assert!(Arc::ptr_eq(&before, &control.tables().load()));
+    }
+
+    #[test]
+    fn a_reload_of_entries_for_another_vtep_changes_nothing() {
+        let (directory, control) = start();
+        let before = control.tables().load_full();
+        // The file agrees with itself, but not with the device that runs.
+        let moved = CONFIG.replace("10.255.", "10.254.");
+        std::fs::write(directory.path().join("silk-vtep.toml"), moved)
+            .expect("the directory is ours");
+        let message = control.reload().expect_err("another overlay").message;
+        for told in [
+            "nothing was changed: its entries are not for the [vtep] that is running: restart",
+            "\npeer 10.0.16.14: 10.254.43.0/24 is inside no overlay",
+            "\ngroup 10.254.108.184: ",
+        ] {
+            assert!(message.contains(told), "{message}");
+        }
+        assert!(Arc::ptr_eq(&before, &control.tables().load()));
+        assert!(destination(&before, "10.255.43.7").is_some());
     }
 
     #[test]

@@ -25,7 +25,7 @@ use toml::de::DeTable;
 use self::reader::Reader;
 use self::report::{Report, Reported};
 use self::vtep::Own;
-use super::PeerSpec;
+use super::{Entry, PeerSpec};
 use crate::tables::{GroupEntry, Local};
 use crate::wire::{MacAddr, Vni};
 
@@ -128,6 +128,12 @@ impl Config {
             Err(error) => Err(report.refuse_syntax(text, &error)),
         };
         report.finish(config)
+    }
+
+    /// Peers, then groups, as the directory takes them.
+    pub(super) fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
+        let peers = self.peers.iter().cloned().map(Entry::Peer);
+        peers.chain(self.groups.iter().copied().map(Entry::from))
     }
 
     /// Who we are, for a snapshot.
