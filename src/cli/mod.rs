@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use args::{Command, CommandLine};
 
 use crate::control::client::ClientError;
-use crate::error::SetupError;
+use crate::error::{SetupError, errno};
 
 /// Runs what was typed.
 ///
@@ -78,7 +78,7 @@ impl From<io::Error> for CliError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Self::ClosedPipe,
-            _ => Self::Failed(format!("write to standard output: {error}")),
+            _ => Self::Failed(format!("write to standard output: {}", errno(&error))),
         }
     }
 }

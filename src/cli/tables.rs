@@ -15,6 +15,7 @@ use crate::control::client::{Client, ClientError};
 use crate::control::protocol::{Applied, Failure, Reloaded, Request, Show};
 use crate::control::rows::{LinkRow, RouteRow};
 use crate::control::stats::Stats;
+use crate::error::errno;
 
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// Cursor home, and nothing left behind (ECMA-48 CUP, ED).
@@ -139,7 +140,7 @@ fn batch(file: &Path, global: &Global, out: &mut dyn Write) -> Result<(), CliErr
     // Line numbers of `changes`, from 1.
     let mut numbers = Vec::new();
     for (number, line) in (1..).zip(open(file)?.lines()) {
-        let line = line.map_err(|error| failed(number, &error))?;
+        let line = line.map_err(|error| failed(number, &errno(&error)))?;
         let change = words::parse_batch_line(&line).map_err(|error| failed(number, &error))?;
         changes.extend(change.inspect(|_| numbers.push(number)));
     }
@@ -162,7 +163,7 @@ fn open(file: &Path) -> Result<Box<dyn BufRead>, CliError> {
         return Ok(Box::new(io::stdin().lock()));
     }
     let opened = File::open(file)
-        .map_err(|error| CliError::Failed(format!("read {}: {error}", file.display())))?;
+        .map_err(|error| CliError::Failed(format!("read {}: {}", file.display(), errno(&error))))?;
     Ok(Box::new(BufReader::new(opened)))
 }
 
@@ -376,6 +377,10 @@ mod tests {
             "{error}"
         );
         assert_eq!(fixture.run("peer show 10.0.16.15"), "");
+        let error = fixture
+            .try_run("batch /dev/null/none")
+            .expect_err("no file");
+        assert_eq!(error.to_string(), "read /dev/null/none: ENOTDIR");
         let error = fixture
             .batch("peer add\n")
             .expect_err("no subnet")

@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 
 use super::protocol::{Failure, Request, Response};
-use super::server::named;
-use crate::error::SetupError;
+use crate::error::{SetupError, errno};
 
 /// A connection to a daemon.
 #[derive(Debug)]
@@ -35,7 +34,7 @@ impl Client {
     /// Nobody listens there, or not for us.
     pub fn connect(path: &Path) -> Result<Self, SetupError> {
         let stream = UnixStream::connect(path).map_err(|error| {
-            let refused = SetupError::new("connect to", path.display().to_string(), named(&error));
+            let refused = SetupError::new("connect to", path.display().to_string(), errno(&error));
             match error.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => refused.mend(
                     "is silk-vtep running? --socket PATH or --name NAME tells which one to ask",
@@ -59,7 +58,7 @@ impl Client {
     pub fn call<T: DeserializeOwned>(&mut self, request: &Request) -> Result<T, ClientError> {
         let line = self
             .exchange(request)
-            .map_err(|error| self.error(named(&error)))?;
+            .map_err(|error| self.error(errno(&error)))?;
         if line.is_empty() {
             return Err(self.error("silk-vtep hung up".to_owned()).into());
         }

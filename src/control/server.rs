@@ -11,13 +11,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use nix::errno::Errno;
 use parking_lot::Mutex;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::Control;
 use super::protocol::{Failure, MAX_REQUEST_BYTES, Reply, Request, Response};
-use crate::error::SetupError;
+use crate::error::{SetupError, errno};
 
 /// Connections at once. Each costs a thread, and an operator's tools hold a few.
 pub const MAX_CONNECTIONS: usize = 64;
@@ -58,7 +57,7 @@ impl Server {
     /// # Errors
     /// Another process answers at `path`, something else is there, or the path does not do.
     pub fn start(path: &Path, control: Arc<Control>) -> Result<Self, SetupError> {
-        let refuse = |error| refused(path, named(&error));
+        let refuse = |error| refused(path, errno(&error));
         let length = path.as_os_str().len();
         if length > MAX_PATH_BYTES {
             let cause = format!("the path has {length} bytes");
@@ -123,7 +122,7 @@ impl Shared {
                 Ok((socket, _)) => self.admit(OwnedFd::from(socket).into()),
                 Err(_) if self.stopping.load(Ordering::SeqCst) => return,
                 Err(error) => {
-                    tracing::warn!("accept control connection: {}", named(&error));
+                    tracing::warn!("accept control connection: {}", errno(&error));
                     thread::sleep(ACCEPT_PAUSE);
                 }
             }
@@ -137,7 +136,7 @@ impl Shared {
         let failure = if connections.len() < MAX_CONNECTIONS {
             match self.spawn(&stream) {
                 Ok(thread) => return connections.push(Connection { stream, thread }),
-                Err(error) => format!("serve control connection: {}", named(&error)),
+                Err(error) => format!("serve control connection: {}", errno(&error)),
             }
         } else {
             format!("{MAX_CONNECTIONS} connections are open already")
@@ -152,7 +151,7 @@ impl Shared {
         let control = Arc::clone(&self.control);
         let serve = move || {
             if let Err(error) = serve(&control, &stream) {
-                tracing::debug!("control connection: {}", named(&error));
+                tracing::debug!("control connection: {}", errno(&error));
             }
             close(&stream);
         };
@@ -214,7 +213,7 @@ fn turn_away(stream: &UnixStream, failure: &Failure) {
         .set_nonblocking(true)
         .and_then(|()| write_line(stream, Err(failure.clone())));
     if let Err(error) = told {
-        tracing::debug!("turn away control connection: {}", named(&error));
+        tracing::debug!("turn away control connection: {}", errno(&error));
     }
 }
 
@@ -236,7 +235,7 @@ fn make_directory(path: &Path) -> io::Result<()> {
 fn clear(path: &Path) -> Result<(), SetupError> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(refused(path, named(&error))),
+        Err(error) => return Err(refused(path, errno(&error))),
         Ok(metadata) if !metadata.file_type().is_socket() => {
             return Err(
                 refused(path, "EEXIST").mend("something else is there, and it is no socket")
@@ -246,12 +245,12 @@ fn clear(path: &Path) -> Result<(), SetupError> {
     }
     let mend = match UnixStream::connect(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            return fs::remove_file(path).map_err(|error| refused(path, named(&error)));
+            return fs::remove_file(path).map_err(|error| refused(path, errno(&error)));
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => format!(
             "a socket is there, and connecting to it fails with {}",
-            named(&error)
+            errno(&error)
         ),
         Ok(_) => {
             "another silk-vtep answers on it; stop that one, or choose another path with --socket"
@@ -274,14 +273,6 @@ fn listen(path: &Path) -> io::Result<Socket> {
     socket.bind(&SockAddr::unix(path)?)?;
     socket.listen(BACKLOG)?;
     Ok(socket)
-}
-
-/// The name of the system's error, `EADDRINUSE`, where it is one.
-pub(super) fn named(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(code) => format!("{:?}", Errno::from_raw(code)),
-        None => error.to_string(),
-    }
 }
 
 #[cfg(test)]

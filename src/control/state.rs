@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::Entry;
-use crate::error::SetupError;
+use crate::error::{SetupError, errno};
 
 const VERSION: u32 = 1;
 
@@ -36,7 +36,12 @@ impl StateFile {
         let bytes = match fs::read(&self.path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return (Vec::new(), None),
-            Err(error) => return (Vec::new(), Some(self.error("read", &error).to_string())),
+            Err(error) => {
+                return (
+                    Vec::new(),
+                    Some(self.error("read", &errno(&error)).to_string()),
+                );
+            }
         };
         match parse(&bytes) {
             Ok(entries) => (entries, None),
@@ -57,7 +62,7 @@ impl StateFile {
             serde_json::to_vec(&contents).map_err(|error| self.error("encode", &error))?;
         json.push(b'\n');
         self.replace(&json)
-            .map_err(|error| self.error("write", &error))
+            .map_err(|error| self.error("write", &errno(&error)))
     }
 
     fn replace(&self, bytes: &[u8]) -> io::Result<()> {
@@ -90,7 +95,10 @@ impl StateFile {
         );
         let mend = match fs::rename(&self.path, &aside) {
             Ok(()) => format!("starting without them; the file is now {}", aside.display()),
-            Err(error) => format!("starting without them; it could not be set aside: {error}"),
+            Err(error) => format!(
+                "starting without them; it could not be set aside: {}",
+                errno(&error)
+            ),
         };
         warning.mend(mend).to_string()
     }
@@ -199,6 +207,7 @@ mod tests {
             .expect_err("a directory is in the way")
             .to_string();
         assert!(error.starts_with("write live entries "), "{error}");
+        assert!(error.ends_with("live.json: EISDIR"), "{error}");
         assert_eq!(state.load(), (vec![group(1)], None));
     }
 }

@@ -9,9 +9,9 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
-use super::namespace::{NAMED_DIR, Namespace, OWN, errno_name, on_own_thread};
+use super::namespace::{NAMED_DIR, Namespace, OWN, on_own_thread};
 use super::socket::Netlink;
-use crate::error::SetupError;
+use crate::error::{SetupError, errno};
 
 /// A namespace under `/run/netns`, visible to `ip netns exec`; its name goes when this is dropped (the namespace
 /// itself when the last process has left it). Dereferences to [`Namespace`].
@@ -36,7 +36,7 @@ impl NamedNamespace {
             failed(format!("{call} {NAMED_DIR}: {errno}")).mend("needs CAP_SYS_ADMIN: run as root")
         })?;
         reserve(&path).map_err(|error| {
-            failed(errno_name(&error)).mend("taken: choose another name, or `ip netns del` it")
+            failed(errno(&error)).mend("taken: choose another name, or `ip netns del` it")
         })?;
         let made = unshared_at(&path)
             .map_err(|(call, errno)| {
@@ -76,7 +76,7 @@ impl Drop for NamedNamespace {
 /// Makes `/run/netns` a shared mount, so that names made in one mount namespace show in others (iproute2's
 /// `netns_add` does the same, under the same lock).
 fn share_named_dir() -> Result<(), (&'static str, String)> {
-    let io = |call| move |error: std::io::Error| (call, errno_name(&error));
+    let io = |call| move |error: std::io::Error| (call, errno(&error));
     let mut builder = DirBuilder::new();
     builder.recursive(true).mode(0o755);
     builder.create(NAMED_DIR).map_err(io("mkdir"))?;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 
-use crate::error::SetupError;
+use crate::error::{SetupError, errno};
 use crate::sys;
 
 /// Where iproute2 keeps its named namespaces.
@@ -121,17 +121,15 @@ impl Namespace {
             // A FIFO in the wrong place must not block us.
             .custom_flags(libc::O_NONBLOCK)
             .open(path)
-            .map_err(|error| failed(errno_name(&error)).mend(open_mend(&error, path)))?;
+            .map_err(|error| failed(errno(&error)).mend(open_mend(&error, path)))?;
         match sys::namespace::is_network_namespace(file.as_fd()) {
             Ok(true) => {}
             Ok(false) => {
                 return Err(failed("a namespace of another kind".to_owned()).mend(NO_NETNS));
             }
-            Err(error) => return Err(failed(errno_name(&error)).mend(NO_NETNS)),
+            Err(error) => return Err(failed(errno(&error)).mend(NO_NETNS)),
         }
-        let metadata = file
-            .metadata()
-            .map_err(|error| failed(errno_name(&error)))?;
+        let metadata = file.metadata().map_err(|error| failed(errno(&error)))?;
         Ok(Self {
             id: NamespaceId {
                 device: metadata.dev(),
@@ -200,15 +198,7 @@ fn read_sysctl(path: &str) -> Result<String, SetupError> {
 }
 
 fn sysctl_failed(operation: &str, path: &str, error: &io::Error) -> SetupError {
-    SetupError::new(operation, path, errno_name(error))
-}
-
-/// `ENOENT` for the error that says so.
-pub(super) fn errno_name(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(raw) => format!("{:?}", Errno::from_raw(raw)),
-        None => error.to_string(),
-    }
+    SetupError::new(operation, path, errno(error))
 }
 
 #[cfg(test)]

@@ -7,9 +7,8 @@ use netlink_packet_core::{NetlinkBuffer, NlasIterator};
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 use socket2::SockRef;
 
-use super::namespace::errno_name;
 use super::socket::messages;
-use crate::error::SetupError;
+use crate::error::{SetupError, errno};
 
 // linux/rtnetlink.h, enum rtnetlink_groups.
 const RTNLGRP_LINK: u32 = 1;
@@ -72,7 +71,7 @@ impl Watcher {
     /// If the socket cannot be opened or joined to the groups.
     pub fn open(interface: u32) -> Result<Self, SetupError> {
         let socket = open_socket().map_err(|error| {
-            let cause = format!("NETLINK_ROUTE: {}", errno_name(&error));
+            let cause = format!("NETLINK_ROUTE: {}", errno(&error));
             SetupError::new("watch", format!("link {interface}"), cause)
                 .mend("are descriptors used up (ulimit -n)?")
         })?;
@@ -102,7 +101,7 @@ impl Watcher {
                 }
                 Err(error) => {
                     let object = format!("link {}", self.interface);
-                    return Err(SetupError::new("watch", object, errno_name(&error)));
+                    return Err(SetupError::new("watch", object, errno(&error)));
                 }
             }
         }
