@@ -11,16 +11,17 @@
 //! Both ends are NOARP and know each other by permanent neighbours, which a change of MAC or NOARP flushes: MACs are
 //! given at creation, and NOARP comes before the neighbour.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::address::{Address, AddressScope};
+use super::device::PROTOCOL;
 use super::error::NetlinkError;
 use super::link::{Link, LinkKind, VethEnd};
 use super::namespace::Namespace;
 use super::neighbor::Neighbor;
-use super::route::Route;
+use super::route::{Route, RouteFilter};
 use super::socket::Netlink;
 use crate::error::SetupError;
 use crate::wire::MacAddr;
@@ -128,6 +129,7 @@ fn check(netlink: &mut Netlink, spec: &ContainerSpec) -> Result<(), SetupError> 
             "give the container's: a name of `ip netns list` or /proc/PID/ns/net",
         );
     }
+    check_address_is_a_containers(netlink, spec)?;
     let name = host_name(spec.address);
     if find(netlink, &name, spec)?.is_some() {
         return refused(
@@ -144,6 +146,50 @@ fn check(netlink: &mut Netlink, spec: &ContainerSpec) -> Result<(), SetupError> 
         );
     }
     check_address_is_free(&mut inside, spec)
+}
+
+/// A container's route is a /32, which wins over all others: with the address of the host, of a peer's underlay or of another cell's
+/// container it would take away their traffic. The subnets are those that a VTEP here made `unreachable` but for containers; without a
+/// VTEP nothing can be said of them.
+fn check_address_is_a_containers(
+    netlink: &mut Netlink,
+    spec: &ContainerSpec,
+) -> Result<(), SetupError> {
+    const OPERATION: &str = "add container";
+    let object = spec.address.to_string();
+    let step = |step| {
+        let object = object.clone();
+        move |error: NetlinkError| error.setup_step(OPERATION, &object, step)
+    };
+    let refused = |cause: String, mend: String| {
+        Err(SetupError::new(OPERATION, object.as_str(), cause).mend(mend))
+    };
+    let addresses = netlink
+        .addresses(None)
+        .map_err(step("list the host's addresses"))?;
+    if addresses.iter().any(|have| have.local == spec.address) {
+        let cause = "it is an address of this host".to_owned();
+        return refused(cause, "choose another address".to_owned());
+    }
+    let filter = RouteFilter {
+        unreachable: true,
+        ..RouteFilter::default()
+    };
+    let routes = netlink
+        .routes(filter)
+        .map_err(step("list the VTEP's subnets"))?;
+    let ours = routes.iter().filter(|route| route.protocol == PROTOCOL);
+    let subnets: Vec<_> = ours
+        .map(|route| route.destination)
+        .filter(|subnet| subnet.addr().is_ipv4())
+        .collect();
+    let address = IpAddr::from(spec.address);
+    if subnets.is_empty() || subnets.iter().any(|subnet| subnet.contains(&address)) {
+        return Ok(());
+    }
+    let subnets: Vec<_> = subnets.iter().map(IpNet::to_string).collect();
+    let mend = format!("give one inside {}", subnets.join(" or "));
+    refused("it is not of this cell's subnet".to_owned(), mend)
 }
 
 fn check_address_is_free(inside: &mut Netlink, spec: &ContainerSpec) -> Result<(), SetupError> {
@@ -177,6 +223,7 @@ fn find(
 fn unfit_address(address: Ipv4Addr) -> Option<&'static str> {
     let unfit = address.is_unspecified()
         || address.is_loopback()
+        || address.is_link_local()
         || address.is_multicast()
         || address.is_broadcast();
     match address {
@@ -398,6 +445,7 @@ mod tests {
             "224.0.0.1",
             "255.255.255.255",
             "169.254.0.1",
+            "169.254.0.2",
         ] {
             assert!(
                 unfit_address(address.parse().unwrap()).is_some(),

@@ -246,3 +246,28 @@ pub(crate) fn del_is_idempotent_and_spares_strangers() -> Outcome {
         "the stranger is gone",
     )
 }
+
+/// A /32 to a container beats every other route: with such an address it would take the host's own traffic, the tunnel's to a peer, or
+/// that of another cell's container.
+pub(crate) fn add_refuses_an_address_that_is_no_containers_here() -> Outcome {
+    let (host, inside) = (Ns::new("host")?, Ns::new("ctr")?);
+    host.pair("under")?;
+    host.ip("address add 10.0.32.12/24 dev under")?;
+    let refuse = |address: [u8; 4], expected: &str| -> Outcome {
+        let error = add(&host, &spec(&inside, address.into()));
+        let error = error.err().ok_or("it was added")?;
+        holds(error.to_string().contains(expected), &error)?;
+        holds(!error.mend.is_empty(), "no mend")?;
+        same(inside.link("eth0")?, None, "container link")
+    };
+    refuse([10, 0, 32, 12], "it is an address of this host")?;
+    refuse([169, 254, 0, 2], "not a container's address")?;
+
+    // What a VTEP of 10.255.108.0/24 leaves in the main table.
+    host.ip("route add unreachable 10.255.108.0/24 proto 83")?;
+    let elsewhere = "it is not of this cell's subnet (give one inside 10.255.108.0/24)";
+    refuse([10, 255, 43, 6], elsewhere)?;
+    refuse([10, 0, 16, 14], elsewhere)?;
+    add(&host, &spec(&inside, ADDRESS))?;
+    Ok(())
+}

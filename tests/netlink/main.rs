@@ -29,6 +29,7 @@ const TESTS: &[Test] = tests![
     container::add_undoes_a_failure_half_way,
     container::add_refuses_before_it_changes_anything,
     container::add_refuses_the_hosts_own_namespace,
+    container::add_refuses_an_address_that_is_no_containers_here,
     container::del_is_idempotent_and_spares_strangers,
     device::configure_sets_up_a_fresh_tap,
     device::configure_mends_what_others_change,
