@@ -1,11 +1,15 @@
 //! What may be typed, as clap sees it. The words after a table's name are read by [`words`](super::words), as `ip` reads its own.
 
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::control::default_socket_path;
+
+/// What a veth takes (`ETH_MIN_MTU`, `ETH_MAX_MTU` in the kernel, which refuses the rest with a bare EINVAL).
+const VETH_MTU_BYTES: RangeInclusive<i64> = 68..=65_535;
 
 /// A VXLAN-GBP tunnel endpoint in a process.
 #[derive(Debug, Parser)]
@@ -74,7 +78,7 @@ pub struct ContainerAdd {
     #[arg(long, value_name = "NAME", default_value = "eth0")]
     pub ifname: String,
     /// MTU of both ends [default: the device's]
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(VETH_MTU_BYTES))]
     pub mtu: Option<u32>,
 }
 
@@ -188,6 +192,21 @@ mod tests {
             parsed.global.socket_path(),
             PathBuf::from("/run/silk-vtep/vtep7.sock")
         );
+    }
+
+    #[test]
+    fn an_mtu_is_one_that_a_veth_takes() {
+        for (mtu, taken) in [
+            ("67", false),
+            ("68", true),
+            ("65535", true),
+            ("65536", false),
+        ] {
+            let line =
+                format!("silk-vtep container add --address 10.255.1.2 --netns web --mtu {mtu}");
+            let parsed = CommandLine::try_parse_from(line.split(' '));
+            assert_eq!(parsed.is_ok(), taken, "{mtu}");
+        }
     }
 
     #[test]
