@@ -128,7 +128,7 @@ impl Table {
 fn request(table: Table, words: Vec<&str>) -> Result<Request, String> {
     let mut words = Phrase(words.into());
     let verb = words.0.pop_front().unwrap_or("show");
-    words.option("dev", Ok)?;
+    words.option("dev", device)?;
     let request = match (verb, table) {
         ("show" | "list" | "ls", _) => show(table, &mut words)?,
         ("get", Table::Route) => Request::RouteGet(words.key(address)?),
@@ -152,7 +152,7 @@ fn show(table: Table, words: &mut Phrase<'_>) -> Result<Request, String> {
         Table::Route => Show::Route(words.optional_key(prefix)?),
         Table::Neigh => Show::Neigh(words.optional_key(address)?),
         Table::Fdb => Show::Fdb(words.optional_key(mac)?),
-        Table::Peer => Show::Peer(words.optional_key(address)?),
+        Table::Peer => Show::Peer(words.optional_key(underlay)?),
         Table::Group => Show::Group(words.optional_key(address)?),
     }))
 }
@@ -170,7 +170,7 @@ fn entry(table: Table, words: &mut Phrase<'_>) -> Result<Entry, String> {
         },
         Table::Fdb => Entry::Fdb {
             mac: words.key(mac)?,
-            dst: words.required("dst", address)?,
+            dst: words.required("dst", underlay)?,
             port: words.option("port", port)?,
             vni: words.option("vni", vni)?,
         },
@@ -189,18 +189,18 @@ fn key(table: Table, words: &mut Phrase<'_>) -> Result<Key, String> {
         Table::Neigh => Key::Neigh(words.key(address)?),
         Table::Fdb => Key::Fdb {
             mac: words.key(mac)?,
-            dst: words.required("dst", address)?,
+            dst: words.required("dst", underlay)?,
             port: words.option("port", port)?,
             vni: words.option("vni", vni)?,
         },
-        Table::Peer => Key::Peer(words.key(address)?),
+        Table::Peer => Key::Peer(words.key(underlay)?),
         Table::Group => Key::Group(words.key(address)?),
     })
 }
 
 fn peer(words: &mut Phrase<'_>) -> Result<PeerSpec, String> {
     let subnets = words.key(subnets)?;
-    let underlay = words.required("underlay", address)?;
+    let underlay = words.required("underlay", underlay)?;
     let given = words.option("mac", mac)?;
     let mac = given.or_else(|| PeerSpec::derived_mac(&subnets));
     let mac = mac.ok_or("without an IPv4 subnet to derive it from, `mac MAC` is wanted")?;
@@ -266,6 +266,18 @@ impl<'a> Phrase<'a> {
             None => Ok(()),
         }
     }
+}
+
+fn device(word: &str) -> Result<&str, &'static str> {
+    Some(word)
+        .filter(|word| !word.is_empty())
+        .ok_or("a device's name")
+}
+
+/// A peer's key, not to be taken for its subnet.
+fn underlay(word: &str) -> Result<IpAddr, &'static str> {
+    word.parse()
+        .map_err(|_| "an underlay address such as 10.0.16.14")
 }
 
 fn address(word: &str) -> Result<IpAddr, &'static str> {
@@ -422,6 +434,14 @@ mod tests {
                 "route: `metric` is one word too many",
             ),
             ("neigh add 10.255.43.0", "neigh: `lladdr` is wanted"),
+            (
+                "neigh show dev",
+                "neigh: `dev` takes a device's name, not ``",
+            ),
+            (
+                "peer del 10.255.43.0/24",
+                "peer: `10.255.43.0/24` is not an underlay address such as 10.0.16.14",
+            ),
             (
                 "group add 10.255.1.1 id 0x10000",
                 "group: `id` takes a group id of 0x0001 to 0xffff, not `0x10000`",
