@@ -29,9 +29,9 @@ pub struct Global {
     /// Control socket of the daemon [default: `/run/silk-vtep/NAME.sock`]
     #[arg(long, global = true, value_name = "PATH")]
     pub socket: Option<PathBuf>,
-    /// Device whose daemon to ask
-    #[arg(long, global = true, value_name = "NAME", default_value = "silk-vtep")]
-    pub name: String,
+    /// Device whose daemon to ask [default: silk-vtep]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub name: Option<String>,
     /// Print JSON
     #[arg(short, long, global = true)]
     pub json: bool,
@@ -149,7 +149,13 @@ impl Global {
     pub fn socket_path(&self) -> PathBuf {
         self.socket
             .clone()
-            .unwrap_or_else(|| default_socket_path(&self.name))
+            .unwrap_or_else(|| default_socket_path(self.name()))
+    }
+
+    /// The device whose daemon to ask.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or("silk-vtep")
     }
 }
 

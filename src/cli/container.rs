@@ -31,7 +31,7 @@ fn add(args: &ContainerAdd, global: &Global, out: &mut dyn Write) -> Result<(), 
         ifname: args.ifname.clone(),
         mtu_bytes: match args.mtu {
             Some(mtu_bytes) => mtu_bytes,
-            None => device_mtu_bytes(&global.name)?,
+            None => device_mtu_bytes(global.name())?,
         },
     };
     let links = container::add(&spec)?;

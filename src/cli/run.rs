@@ -7,13 +7,20 @@ use tracing_subscriber::EnvFilter;
 
 use super::CliError;
 use super::args::Global;
+use super::words::UsageError;
 use crate::daemon::{self, DaemonError, RunOptions};
 
 /// Runs the daemon until it is told to stop.
 ///
 /// # Errors
-/// As [`daemon::run`].
+/// Wrong usage, and as [`daemon::run`].
 pub fn run(config: &Path, global: &Global) -> Result<(), CliError> {
+    if global.name.is_some() {
+        return Err(CliError::Usage(UsageError {
+            wrong: "run: the device's name is `name` in the configuration, not `--name`".to_owned(),
+            usage: "usage: silk-vtep run --config FILE [--socket PATH]",
+        }));
+    }
     log_to_stderr();
     let options = RunOptions {
         config: config.to_owned(),

@@ -273,7 +273,13 @@ fn configuration_errors_are_told(lab: &mut Lab) -> Result {
 }
 
 fn wrong_usage_exits_2(_: &mut Lab) -> Result {
-    for arguments in [&["frobnicate"][..], &["run"], &["run", "--config"], &[]] {
+    for arguments in [
+        &["frobnicate"][..],
+        &["run"],
+        &["run", "--config"],
+        &["run", "--config", "/dev/null", "--name", "vtep7"],
+        &[],
+    ] {
         let output = Command::new(env!("CARGO_BIN_EXE_silk-vtep"))
             .args(arguments)
             .output()?;
