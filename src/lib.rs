@@ -10,6 +10,7 @@
 //!
 //! | module | holds | never |
 //! |---|---|---|
+//! | [`error`] | what a failed set-up step says: operation, object, cause, mend | is on the packet path |
 //! | [`wire`] | codecs: VXLAN-GBP, virtio_net_hdr, Ethernet, IP, ARP, neighbour discovery, checksums | allocates, does I/O |
 //! | [`counters`], [`drop_reason`] | what data tells control: packets, bytes, and the one reason of every drop | locks |
 //! | [`tables`] | routes, neighbours, FDB, groups, peers; [`Tables`](tables::Tables), the immutable snapshot of all | locks on look-up |
