@@ -12,6 +12,7 @@
 //! given at creation, and NOARP comes before the neighbour.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 
@@ -32,6 +33,11 @@ pub const HOST_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 0, 1);
 const IFNAME_MAX: usize = 15;
 /// udev may write its own MAC once after creation; whoever fights on has other plans for the link.
 const MAC_ATTEMPTS: usize = 10;
+
+/// Times the operational state is looked at: two seconds in all, twice what linkwatch takes when it has much to do (`linkwatch_nextevent`).
+const CARRIER_LOOKS: usize = 400;
+/// Pause between two looks.
+const CARRIER_PAUSE: Duration = Duration::from_millis(5);
 
 /// A container to be wired.
 #[derive(Debug, Clone)]
@@ -282,7 +288,7 @@ fn wire(
         local: (HOST_ADDRESS, links.host_mac),
         peer: (spec.address, links.container_mac),
     };
-    host.wire(netlink)?;
+    let host_index = host.wire(netlink)?;
     host.sysctl(netlink, "net/ipv4/ip_forward")?;
     let container = End {
         operation: "set up container",
@@ -296,7 +302,8 @@ fn wire(
         let mut inside = Netlink::open()?;
         let index = container.wire(&mut inside)?;
         container.add_default_route(&mut inside, index)
-    })?
+    })??;
+    host.await_carrier(netlink, host_index)
 }
 
 /// Deletes the host's end, and with it the other, after `error`.
@@ -342,6 +349,20 @@ impl End<'_> {
         self.sysctl(netlink, &format!("net/ipv4/conf/{}/rp_filter", self.name))?;
         self.step("bring up", netlink.set_up(index, true))?;
         Ok(index)
+    }
+
+    /// Waits until the end sends. It came up without its peer, so that it drops all it is given until the kernel's linkwatch has seen the
+    /// carrier (`dev_activate`), which also makes the operational state UP. One that takes longer works all the same, later.
+    fn await_carrier(&self, netlink: &mut Netlink, index: u32) -> Result<(), SetupError> {
+        for _ in 0..CARRIER_LOOKS {
+            let link = self.step("look up", netlink.link(index))?;
+            let link = link.ok_or_else(|| self.failed(format!("{} is gone", self.name)))?;
+            if link.operstate == "UP" {
+                break;
+            }
+            std::thread::sleep(CARRIER_PAUSE);
+        }
+        Ok(())
     }
 
     /// The MAC given at creation is checked, and set again a few times if something else was faster.

@@ -1,6 +1,7 @@
 //! Containers wired as Silk's CNI plugin wires them (facts of the real plugin, judged by iproute2).
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::time::Duration;
 
 use serde_json::json;
 use silk_vtep::error::SetupError;
@@ -269,5 +270,22 @@ pub(crate) fn add_refuses_an_address_that_is_no_containers_here() -> Outcome {
     refuse([10, 255, 43, 6], elsewhere)?;
     refuse([10, 0, 16, 14], elsewhere)?;
     add(&host, &spec(&inside, ADDRESS))?;
+    Ok(())
+}
+
+/// Without a wait this fails now and then: the end that was brought up first sends only once the kernel's linkwatch has run.
+pub(crate) fn add_returns_once_the_host_can_send() -> Outcome {
+    const ATTEMPTS: usize = 20;
+    let (host, inside) = (Ns::new("host")?, Ns::new("ctr")?);
+    let sender = host.namespace.run(|| UdpSocket::bind("0.0.0.0:0"))??;
+    for attempt in 0..ATTEMPTS {
+        let sink = inside.namespace.run(|| UdpSocket::bind("0.0.0.0:0"))??;
+        sink.set_read_timeout(Some(Duration::from_secs(5)))?;
+        add(&host, &spec(&inside, ADDRESS))?;
+        sender.send_to(b"first", (ADDRESS, sink.local_addr()?.port()))?;
+        sink.recv(&mut [0; 8])
+            .map_err(|error| format!("first packet of attempt {attempt}: {error}"))?;
+        del(&host, ADDRESS)?;
+    }
     Ok(())
 }

@@ -26,6 +26,7 @@ macro_rules! tests {
 const TESTS: &[Test] = tests![
     container::add_wires_both_ends_as_silk_does,
     container::containers_reach_each_other_through_the_host,
+    container::add_returns_once_the_host_can_send,
     container::add_undoes_a_failure_half_way,
     container::add_refuses_before_it_changes_anything,
     container::add_refuses_the_hosts_own_namespace,
