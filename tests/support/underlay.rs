@@ -2,9 +2,10 @@
 
 use std::fmt::Write;
 use std::fs;
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 
-use super::{Namespace, Result, SITES};
+use super::{Namespace, Result, SITES, Wait, wait_until};
 
 /// Bytes an underlay carries unless a plan says otherwise.
 pub(crate) const DEFAULT_MTU: u32 = 1500;
@@ -54,10 +55,20 @@ fn attach_host(switch: &Namespace, index: usize, mtu: u32, offloads: bool) -> Re
     // Duplicate address detection would keep the address from being used for a second.
     writeln!(lines, "addr add {}/64 dev eth0 nodad", site.underlay_v6)?;
     host.ip_batch(&lines)?;
+    await_local_route(&host, site.underlay_v6)?;
     if !offloads {
         const OFF: &str = "tx off tso off gso off gro on";
         host.exec(&format!("ethtool -K eth0 {OFF}"))?;
         switch.exec(&format!("ethtool -K p{index} {OFF}"))?;
     }
     Ok(host)
+}
+
+/// The kernel makes an IPv6 address usable, and its local route with it, some time after it was added (`addrconf_dad_work`).
+fn await_local_route(host: &Namespace, address: Ipv6Addr) -> Result {
+    wait_until("the IPv6 address is usable", || {
+        let routes = host.ip("-6 route show table local type local")?;
+        let usable = routes.contains(&address.to_string());
+        Ok(Wait::unless(usable, || routes))
+    })
 }
