@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, UdpSocket};
 
 use nix::sys::socket::{setsockopt, sockopt};
 
-use super::{BOUND, Daemon, Namespace, Result, Site, mac_text, vtep_mac};
+use super::{BOUND, Daemon, Namespace, Result, Site, Wait, mac_text, vtep_mac, wait_until};
 
 /// Room for a burst that a busy machine reads late, in bytes: a loss must be the tunnel's, not a test's.
 const SOCKET_BUFFER_BYTES: usize = 8 << 20;
@@ -42,6 +42,7 @@ impl Container {
              link set eth0 up\n\
              route add default via 169.254.0.1 dev eth0 src {address}\n"
         ))?;
+        await_carrier(host, &veth)?;
         Ok(container)
     }
 
@@ -76,4 +77,12 @@ impl Container {
 pub(crate) fn host_veth_name(address: Ipv4Addr) -> String {
     let [a, b, c, d] = address.octets();
     format!("s-{a:03}{b:03}{c:03}{d:03}")
+}
+
+/// The end that came up first drops all it is given until the kernel's linkwatch has run; `container add` waits for that, iproute2 does not.
+fn await_carrier(host: &Namespace, device: &str) -> Result {
+    wait_until("the container's link sends", || {
+        let link = host.ip(&format!("-o link show {device}"))?;
+        Ok(Wait::unless(link.contains(" state UP "), || link))
+    })
 }
