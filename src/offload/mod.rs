@@ -4,6 +4,8 @@
 //! A checksum is partial while it holds the pseudo-header's sum only: [`complete`] finishes those the TAP hands out,
 //! [`vnet_header`] tells the TAP of those a kernel peer left for its card. No I/O, no allocation.
 
+mod fields;
 mod partial;
+mod transport;
 
 pub use partial::{BadVnetHeader, complete, vnet_header};

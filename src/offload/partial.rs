@@ -1,27 +1,13 @@
 //! Partial checksums: the field holds the folded sum of the pseudo-header, not inverted, and whoever has the payload in hand
 //! adds the rest (`CHECKSUM_PARTIAL`).
 
-use std::net::IpAddr;
 use std::ops::Range;
 
+use super::fields::tcp;
+use super::transport::{Protocol, Segment};
 use crate::wire::checksum;
-use crate::wire::ethernet::{self, Frame};
-use crate::wire::ip::{Network, Transport, protocol};
+use crate::wire::ethernet;
 use crate::wire::vnet::{GsoType, VnetHeader};
-
-/// Bytes of a UDP header, and of a TCP header without options.
-const UDP_HEADER_LEN: usize = 8;
-const TCP_HEADER_LEN: usize = 20;
-/// Where the checksums stand in them.
-const UDP_CHECKSUM: u16 = 6;
-const TCP_CHECKSUM: u16 = 16;
-/// The TCP bytes with the header's length in words of four bytes (high half), and with CWR.
-const TCP_DATA_OFFSET: usize = 12;
-const TCP_FLAGS: usize = 13;
-const TCP_CWR: u8 = 0x80;
-
-const _: () = assert!(UDP_CHECKSUM as usize + 2 == UDP_HEADER_LEN);
-const _: () = assert!(TCP_CHECKSUM as usize + 2 <= TCP_HEADER_LEN);
 
 /// A `virtio_net_hdr` that asks for a checksum outside its frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,8 +31,7 @@ pub struct BadVnetHeader {
 #[must_use]
 pub fn vnet_header(frame: &[u8], mtu_bytes: u32) -> VnetHeader {
     Segment::parse(frame)
-        .filter(Segment::is_partial)
-        .and_then(|segment| segment.header(mtu_bytes))
+        .map(|segment| segment.vnet_header(mtu_bytes))
         .unwrap_or_default()
 }
 
@@ -83,50 +68,35 @@ fn field_at(start: usize, offset: u16) -> Range<usize> {
     at..at + 2
 }
 
-/// The TCP or UDP segment of a frame. Its header, without options, is there.
-struct Segment<'a> {
-    addresses: (IpAddr, IpAddr),
-    transport: Transport,
-    checksum_offset: u16,
-    bytes: &'a [u8],
-}
-
-impl<'a> Segment<'a> {
-    fn parse(frame: &'a [u8]) -> Option<Self> {
-        let frame = Frame::new_checked(frame)?;
-        let network = Network::parse_untagged(frame).ok()?;
-        let transport = network.transport(frame)?;
-        let (checksum_offset, header_len) = match transport.protocol {
-            protocol::TCP => (TCP_CHECKSUM, TCP_HEADER_LEN),
-            protocol::UDP => (UDP_CHECKSUM, UDP_HEADER_LEN),
-            _ => return None,
-        };
-        let bytes = transport.segment(frame);
-        (bytes.len() >= header_len).then_some(Self {
-            addresses: network.addresses()?,
-            transport,
-            checksum_offset,
-            bytes,
-        })
+impl Segment<'_> {
+    /// Whether the field holds the pseudo-header's sum. Of the frames whose checksum is complete one in 65,536 does; finishing it gives
+    /// the same again, for then the rest sums to what the field says inverted. So nobody needs to tell the two apart.
+    pub(super) fn may_be_partial(&self) -> bool {
+        // A pseudo-header's sum is never 0, so UDP's "none" is no candidate.
+        self.checksum() == checksum::fold(self.pseudo_header(self.len()))
     }
 
-    /// A complete checksum may equal the pseudo-header's sum by chance. Finishing it gives the same again: then the rest sums to what
-    /// the field says inverted, so nobody needs to tell the two apart.
-    fn is_partial(&self) -> bool {
-        let (source, destination) = self.addresses;
-        let len = u32::try_from(self.bytes.len()).expect("an IP payload is shorter than 64 KiB");
-        let protocol = self.transport.protocol;
-        let pseudo = checksum::pseudo_header(source, destination, protocol, len);
-        // A pseudo-header's sum is never 0, so UDP's "none" is no candidate.
-        self.bytes[field_at(0, self.checksum_offset)] == checksum::fold(pseudo).to_be_bytes()
+    /// Whether the checksum is there and right.
+    pub(super) fn is_complete(&self) -> bool {
+        let pseudo = self.pseudo_header(self.len());
+        checksum::fold(checksum::sum(pseudo, self.bytes)) == u16::MAX
+    }
+
+    /// What [`vnet_header`] gives for the frame this is of.
+    pub(super) fn vnet_header(&self, mtu_bytes: u32) -> VnetHeader {
+        if self.may_be_partial() {
+            self.partial_header(mtu_bytes).unwrap_or_default()
+        } else {
+            VnetHeader::default()
+        }
     }
 
     /// The header that leaves checksum and segmentation to the host. `None` if the offset does not fit in it.
-    fn header(&self, mtu_bytes: u32) -> Option<VnetHeader> {
+    fn partial_header(&self, mtu_bytes: u32) -> Option<VnetHeader> {
         let header = VnetHeader {
             needs_csum: true,
             csum_start: u16::try_from(self.transport.offset).ok()?,
-            csum_offset: self.checksum_offset,
+            csum_offset: self.protocol.checksum_offset(),
             ..VnetHeader::default()
         };
         Some(self.super_frame(header, mtu_bytes).unwrap_or(header))
@@ -138,13 +108,10 @@ impl<'a> Segment<'a> {
         let mtu_bytes = usize::try_from(mtu_bytes).ok()?;
         let network_header_len = self.transport.network_header_len();
         let too_large = network_header_len + self.bytes.len() > mtu_bytes;
-        if self.transport.protocol != protocol::TCP || !too_large {
+        if self.protocol != Protocol::Tcp || !too_large {
             return None;
         }
-        let tcp_header_len = usize::from(self.bytes[TCP_DATA_OFFSET] >> 4) * 4;
-        if !(TCP_HEADER_LEN..self.bytes.len()).contains(&tcp_header_len) {
-            return None;
-        }
+        let tcp_header_len = self.header_len()?;
         let gso_size = mtu_bytes.checked_sub(network_header_len + tcp_header_len)?;
         let (source, _) = self.addresses;
         (gso_size > 0).then_some(VnetHeader {
@@ -153,7 +120,7 @@ impl<'a> Segment<'a> {
             } else {
                 GsoType::TcpV6
             },
-            ecn: self.bytes[TCP_FLAGS] & TCP_CWR != 0,
+            ecn: self.bytes[tcp::FLAGS] & tcp::CWR != 0,
             hdr_len: u16::try_from(self.transport.offset + tcp_header_len).ok()?,
             gso_size: u16::try_from(gso_size).ok()?,
             ..header
@@ -193,16 +160,13 @@ mod tests {
 
     fn checksum_field(frame: &[u8]) -> Range<usize> {
         let segment = Segment::parse(frame).unwrap();
-        field_at(segment.transport.offset, segment.checksum_offset)
+        field_at(segment.transport.offset, segment.protocol.checksum_offset())
     }
 
     /// The same frame as a kernel without a card leaves it.
     fn make_partial(mut frame: Vec<u8>) -> Vec<u8> {
         let segment = Segment::parse(&frame).unwrap();
-        let (source, destination) = segment.addresses;
-        let len = u32::try_from(segment.bytes.len()).unwrap();
-        let protocol = segment.transport.protocol;
-        let pseudo = checksum::pseudo_header(source, destination, protocol, len);
+        let pseudo = segment.pseudo_header(segment.len());
         let field = checksum_field(&frame);
         frame[field].copy_from_slice(&checksum::fold(pseudo).to_be_bytes());
         frame
@@ -276,7 +240,7 @@ mod tests {
     #[test]
     fn tcp_options_shrink_the_segments() {
         let mut frame = complete_frame(false, true, &[1; 20_000]);
-        frame[34 + TCP_DATA_OFFSET] = 8 << 4;
+        frame[34 + tcp::DATA_OFFSET] = 8 << 4;
         let header = vnet_header(&make_partial(frame), MTU_BYTES);
         assert_eq!((header.hdr_len, header.gso_size), (66, 1358));
     }
@@ -285,7 +249,7 @@ mod tests {
     fn congestion_window_reduced_sets_ecn_on_super_frames_only() {
         for (len, ecn) in [(20_000, true), (100, false)] {
             let mut frame = complete_frame(false, true, &vec![7; len]);
-            frame[34 + TCP_FLAGS] |= TCP_CWR;
+            frame[34 + tcp::FLAGS] |= tcp::CWR;
             assert_eq!(vnet_header(&make_partial(frame), MTU_BYTES).ecn, ecn);
         }
     }
@@ -294,7 +258,7 @@ mod tests {
     fn tcp_header_lengths_that_lie_make_no_super_frame() {
         for words in [0, 4] {
             let mut frame = complete_frame(false, true, &[7; 20_000]);
-            frame[34 + TCP_DATA_OFFSET] = words << 4;
+            frame[34 + tcp::DATA_OFFSET] = words << 4;
             let frame = make_partial(frame);
             assert_eq!(vnet_header(&frame, MTU_BYTES), needs_csum(34, 16));
         }
@@ -348,11 +312,8 @@ mod tests {
         let word = |bytes: &[u8]| u16::from_be_bytes([bytes[field.start], bytes[field.start + 1]]);
         let delta = checksum::update(0xffff, word(&frame), word(&completed));
         let segment = Segment::parse(&frame).unwrap();
-        let headers = match segment.transport.protocol {
-            protocol::TCP => TCP_HEADER_LEN,
-            _ => UDP_HEADER_LEN,
-        };
-        let payload = segment.transport.offset + headers;
+        let header_len = segment.header_len().expect("the frame was whole");
+        let payload = segment.transport.offset + header_len;
         frame[payload..payload + 2].copy_from_slice(&(!delta).to_be_bytes());
         assert!(checksum_is_valid(&frame));
         frame
