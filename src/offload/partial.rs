@@ -7,7 +7,7 @@ use super::fields::tcp;
 use super::transport::{Protocol, Segment};
 use crate::wire::checksum;
 use crate::wire::ethernet;
-use crate::wire::vnet::{GsoType, VnetHeader};
+use crate::wire::vnet::VnetHeader;
 
 /// A `virtio_net_hdr` that asks for a checksum outside its frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -71,7 +71,7 @@ fn field_at(start: usize, offset: u16) -> Range<usize> {
 impl Segment<'_> {
     /// Whether the field holds the pseudo-header's sum. Of the frames whose checksum is complete one in 65,536 does; finishing it gives
     /// the same again, for then the rest sums to what the field says inverted. So nobody needs to tell the two apart.
-    pub(super) fn may_be_partial(&self) -> bool {
+    fn may_be_partial(&self) -> bool {
         // A pseudo-header's sum is never 0, so UDP's "none" is no candidate.
         self.checksum() == checksum::fold(self.pseudo_header(self.len()))
     }
@@ -115,11 +115,7 @@ impl Segment<'_> {
         let gso_size = mtu_bytes.checked_sub(network_header_len + tcp_header_len)?;
         let (source, _) = self.addresses;
         (gso_size > 0).then_some(VnetHeader {
-            gso_type: if source.is_ipv4() {
-                GsoType::TcpV4
-            } else {
-                GsoType::TcpV6
-            },
+            gso_type: self.protocol.gso_type(source),
             ecn: self.bytes[tcp::FLAGS] & tcp::CWR != 0,
             hdr_len: u16::try_from(self.transport.offset + tcp_header_len).ok()?,
             gso_size: u16::try_from(gso_size).ok()?,
@@ -135,7 +131,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::wire::vnet;
+    use crate::wire::vnet::{self, GsoType};
 
     const MTU_BYTES: u32 = 1410;
 

@@ -6,6 +6,7 @@ use super::fields::{read_u16, tcp, udp};
 use crate::wire::checksum;
 use crate::wire::ethernet::Frame;
 use crate::wire::ip::{Network, Transport, protocol};
+use crate::wire::vnet::GsoType;
 
 /// The transport protocols that have offloads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +28,15 @@ impl Protocol {
         match self {
             Self::Tcp => protocol::TCP,
             Self::Udp => protocol::UDP,
+        }
+    }
+
+    /// The type of its super-frames between addresses of this one's family.
+    pub(super) const fn gso_type(self, address: IpAddr) -> GsoType {
+        match (self, address) {
+            (Self::Tcp, IpAddr::V4(_)) => GsoType::TcpV4,
+            (Self::Tcp, IpAddr::V6(_)) => GsoType::TcpV6,
+            (Self::Udp, _) => GsoType::UdpL4,
         }
     }
 
@@ -85,6 +95,14 @@ impl<'a> Segment<'a> {
         (self.protocol.header_len_min()..=self.bytes.len())
             .contains(&len)
             .then_some(len)
+    }
+
+    /// Whether the UDP length is the segment's; true for TCP, which has none.
+    pub(super) fn udp_length_is_honest(&self) -> bool {
+        match self.protocol {
+            Protocol::Tcp => true,
+            Protocol::Udp => read_u16(self.bytes, udp::LEN) == self.len(),
+        }
     }
 
     /// The checksum field.
