@@ -4,6 +4,7 @@
 pub mod args;
 pub mod container;
 pub mod demo;
+mod lab;
 pub mod print;
 pub mod run;
 pub mod tables;

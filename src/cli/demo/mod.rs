@@ -1,37 +1,33 @@
 //! `silk-vtep demo`: two cells and two containers on this machine, a packet's walk through their tables, pings, TCP,
 //! and everything removed again.
 //!
-//! Called by the command line. `Scratch` is what the demo owns by name, `Site` what it builds there; both undo
-//! themselves when dropped, so that every way out - done, failed, interrupted, panicked - is the same way. Only kill -9
+//! Called by the command line. It stands on [`lab`](super::lab), which undoes itself on every way out. Only kill -9
 //! leaves something to the operator: the two daemons, who end by SIGTERM, four names under /run/netns, and a directory
 //! under /run, all with the tag `sv-demo-xxxx` in their names.
 
-mod daemon;
-mod interrupt;
 mod kernel;
 mod ping;
 mod report;
-mod scratch;
 mod screen;
-mod site;
 mod transfer;
 mod walk;
 
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
+use crate::cli::lab::LabError;
+use crate::cli::lab::interrupt::Interrupt;
+use crate::cli::lab::scratch::Scratch;
+use crate::cli::lab::site::{Cell, CellPlan, Site};
 use crate::cli::{CliError, print};
 use crate::control::client::ClientError;
 use crate::control::protocol::Request;
 use crate::control::stats::Stats;
 use crate::error::SetupError;
-use interrupt::Interrupt;
 use kernel::Kernel;
 use ping::{Pinger, Pings};
 use report::{CellFigures, Report};
-use scratch::Scratch;
 use screen::{Screen, indented};
-use site::{Cell, CellPlan, Site};
 use transfer::End;
 
 const PINGS: u16 = 100;
@@ -58,13 +54,21 @@ pub fn run(json: bool) -> Result<(), CliError> {
 #[derive(Debug, thiserror::Error)]
 enum DemoError {
     #[error(transparent)]
-    Setup(#[from] SetupError),
-    #[error(transparent)]
-    Ask(#[from] ClientError),
-    #[error("interrupted")]
-    Interrupted,
+    Lab(#[from] LabError),
     #[error("write to standard output: {0}")]
     Output(io::Error),
+}
+
+impl From<SetupError> for DemoError {
+    fn from(error: SetupError) -> Self {
+        Self::Lab(error.into())
+    }
+}
+
+impl From<ClientError> for DemoError {
+    fn from(error: ClientError) -> Self {
+        Self::Lab(error.into())
+    }
 }
 
 /// Sets the stage, plays, clears it, and looks whether it is clear.

@@ -8,7 +8,7 @@ use serde::Serialize;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::DemoError;
-use super::interrupt::Interrupt;
+use crate::cli::lab::interrupt::Interrupt;
 use crate::error::{SetupError, errno};
 use crate::netlink::Namespace;
 use crate::wire::checksum;

@@ -10,7 +10,7 @@ use serde::Serialize;
 use socket2::SockRef;
 
 use super::DemoError;
-use super::interrupt::Interrupt;
+use crate::cli::lab::interrupt::Interrupt;
 use crate::error::{SetupError, errno};
 use crate::netlink::Namespace;
 
@@ -233,6 +233,7 @@ impl Stream {
         while !done() {
             let told = interrupt
                 .check()
+                .map_err(DemoError::from)
                 .and_then(|()| progress(self.received.load(Relaxed), started.elapsed()));
             if told.is_err() {
                 self.cancelled.store(true, Relaxed);
@@ -311,6 +312,7 @@ const _: () = assert!(BLOCK_LEN.is_multiple_of(WORD_LEN));
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::lab::LabError;
 
     fn digest(bytes: &[u8]) -> Digest {
         let mut digest = Digest::default();
@@ -380,8 +382,8 @@ mod tests {
         };
         let hour = Duration::from_secs(3600);
         let cut = run(end, end, hour, &Interrupt::default(), |_, _| {
-            Err(DemoError::Interrupted)
+            Err(DemoError::Lab(LabError::Interrupted))
         });
-        assert!(matches!(cut, Err(DemoError::Interrupted)));
+        assert!(matches!(cut, Err(DemoError::Lab(LabError::Interrupted))));
     }
 }

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 
 use super::DemoError;
 use super::kernel::Kernel;
-use super::site::{Cell, VTEP_LINK};
+use crate::cli::lab::site::{Cell, VTEP_LINK};
 use crate::cli::print;
 use crate::control::Client;
 use crate::control::protocol::{Request, Show};

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
-use super::DemoError;
+use super::LabError;
 use crate::error::{SetupError, errno};
 
 /// How late a wait may notice a signal.
@@ -15,14 +15,14 @@ const TICK: Duration = Duration::from_millis(20);
 
 /// Whether somebody asked us to stop. Asking twice changes nothing: cleaning up takes bounded time and is not cut short.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Interrupt(Arc<AtomicBool>);
+pub(in crate::cli) struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
     /// Listens to SIGINT, SIGTERM, SIGHUP and SIGQUIT from now on.
     ///
     /// # Errors
     /// If a handler cannot be installed.
-    pub(super) fn on_signals() -> Result<Self, SetupError> {
+    pub(in crate::cli) fn on_signals() -> Result<Self, SetupError> {
         let interrupt = Self::default();
         for signal in [SIGINT, SIGTERM, SIGHUP, SIGQUIT] {
             signal_hook::flag::register(signal, Arc::clone(&interrupt.0)).map_err(|error| {
@@ -33,10 +33,10 @@ impl Interrupt {
     }
 
     /// # Errors
-    /// [`DemoError::Interrupted`] once somebody asked us to stop.
-    pub(super) fn check(&self) -> Result<(), DemoError> {
+    /// [`LabError::Interrupted`] once somebody asked us to stop.
+    pub(in crate::cli) fn check(&self) -> Result<(), LabError> {
         if self.0.load(Relaxed) {
-            Err(DemoError::Interrupted)
+            Err(LabError::Interrupted)
         } else {
             Ok(())
         }
@@ -46,11 +46,11 @@ impl Interrupt {
     ///
     /// # Errors
     /// As `ready` and [`Self::check`].
-    pub(super) fn wait_for<T>(
+    pub(in crate::cli) fn wait_for<T>(
         &self,
         patience: Duration,
-        mut ready: impl FnMut() -> Result<Option<T>, DemoError>,
-    ) -> Result<Option<T>, DemoError> {
+        mut ready: impl FnMut() -> Result<Option<T>, LabError>,
+    ) -> Result<Option<T>, LabError> {
         let deadline = Instant::now() + patience;
         loop {
             if let Some(answer) = ready()? {
@@ -87,6 +87,6 @@ mod tests {
     fn a_wait_ends_when_interrupted() {
         let interrupt = Interrupt(Arc::new(AtomicBool::new(true)));
         let waited = interrupt.wait_for(Duration::from_secs(60), || Ok(None::<()>));
-        assert!(matches!(waited, Err(DemoError::Interrupted)));
+        assert!(matches!(waited, Err(LabError::Interrupted)));
     }
 }

@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::DemoError;
+use super::LabError;
 use super::daemon::Daemon;
 use super::interrupt::Interrupt;
 use super::scratch::Scratch;
@@ -30,29 +30,29 @@ const UNDERLAY_LINK: &str = "eth0";
 /// The link in each container.
 const CONTAINER_LINK: &str = "eth0";
 /// The VTEP's device, as the configuration has it by default.
-pub(super) const VTEP_LINK: &str = "silk-vtep";
+pub(in crate::cli) const VTEP_LINK: &str = "silk-vtep";
 
 /// What one cell is to be.
 #[derive(Debug)]
-pub(super) struct CellPlan {
+pub(in crate::cli) struct CellPlan {
     /// `a` or `b`.
-    pub(super) name: &'static str,
+    pub(in crate::cli) name: &'static str,
     /// Address on the underlay.
-    pub(super) underlay: Ipv4Addr,
+    pub(in crate::cli) underlay: Ipv4Addr,
     /// The VTEP's address on the overlay.
-    pub(super) vtep: Ipv4Addr,
+    pub(in crate::cli) vtep: Ipv4Addr,
     /// The container's address.
-    pub(super) container: Ipv4Addr,
+    pub(in crate::cli) container: Ipv4Addr,
     /// The container's group id.
-    pub(super) group: Option<u16>,
+    pub(in crate::cli) group: Option<u16>,
 }
 
 impl CellPlan {
     /// The overlay of all cells.
-    pub(super) const OVERLAY: &'static str = "10.255.0.0/16";
+    pub(in crate::cli) const OVERLAY: &'static str = "10.255.0.0/16";
 
     /// Both, as in the packet walk of the documentation.
-    pub(super) const BOTH: [Self; 2] = [
+    pub(in crate::cli) const BOTH: [Self; 2] = [
         Self {
             name: "a",
             underlay: Ipv4Addr::new(10, 0, 32, 12),
@@ -70,34 +70,37 @@ impl CellPlan {
     ];
 
     /// Where its containers live.
-    pub(super) fn subnet(&self) -> IpNet {
+    pub(in crate::cli) fn subnet(&self) -> IpNet {
         Ipv4Net::new_assert(self.vtep, 24).trunc().into()
     }
 }
 
 /// One cell, up and running. Dropped in this order: the daemon goes before its namespace.
 #[derive(Debug)]
-pub(super) struct Cell {
-    pub(super) plan: &'static CellPlan,
-    pub(super) daemon: Daemon,
+pub(in crate::cli) struct Cell {
+    pub(in crate::cli) plan: &'static CellPlan,
+    pub(in crate::cli) daemon: Daemon,
     /// The cell's own namespace.
-    pub(super) host: NamedNamespace,
+    pub(in crate::cli) host: NamedNamespace,
     /// Its container's.
-    pub(super) container: NamedNamespace,
+    pub(in crate::cli) container: NamedNamespace,
 }
 
 /// Both cells. Everything is taken down when it is dropped.
 #[derive(Debug)]
-pub(super) struct Site {
-    pub(super) cells: [Cell; 2],
+pub(in crate::cli) struct Site {
+    pub(in crate::cli) cells: [Cell; 2],
 }
 
 impl Site {
     /// Builds everything, up to containers that can speak to each other.
     ///
     /// # Errors
-    /// The step that failed, or [`DemoError::Interrupted`]; what was built until then is gone again.
-    pub(super) fn build(scratch: &mut Scratch, interrupt: &Interrupt) -> Result<Self, DemoError> {
+    /// The step that failed, or [`LabError::Interrupted`]; what was built until then is gone again.
+    pub(in crate::cli) fn build(
+        scratch: &mut Scratch,
+        interrupt: &Interrupt,
+    ) -> Result<Self, LabError> {
         let [plan_a, plan_b] = &CellPlan::BOTH;
         let (host_a, host_b) = (scratch.namespace("cell-a")?, scratch.namespace("cell-b")?);
         let (inner_a, inner_b) = (
@@ -129,7 +132,7 @@ impl Site {
     ///
     /// # Errors
     /// The first that does not, with the last thing it said.
-    pub(super) fn check_daemons(&mut self) -> Result<(), SetupError> {
+    pub(in crate::cli) fn check_daemons(&mut self) -> Result<(), SetupError> {
         self.cells
             .iter_mut()
             .try_for_each(|cell| cell.daemon.check())
@@ -139,7 +142,7 @@ impl Site {
     ///
     /// # Errors
     /// The first daemon that did not end in order, or left its device behind. All is taken down nevertheless.
-    pub(super) fn close(self) -> Result<(), SetupError> {
+    pub(in crate::cli) fn close(self) -> Result<(), SetupError> {
         let [a, b] = self.cells.map(Cell::close);
         a.and(b)
     }
@@ -150,12 +153,12 @@ impl Cell {
     ///
     /// # Errors
     /// If nobody listens.
-    pub(super) fn client(&self) -> Result<Client, SetupError> {
+    pub(in crate::cli) fn client(&self) -> Result<Client, SetupError> {
         self.daemon.client()
     }
 
     /// Wires the container to the cell, with the MTU that the VTEP has.
-    fn add_container(&self) -> Result<(), DemoError> {
+    fn add_container(&self) -> Result<(), LabError> {
         let link: LinkRow = self.client()?.call(&Request::Link)?;
         let spec = ContainerSpec {
             address: self.plan.container,

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::DemoError;
+use super::LabError;
 use super::interrupt::Interrupt;
 use super::site::CellPlan;
 use crate::control::Client;
@@ -28,7 +28,7 @@ const STOP_TICK: Duration = Duration::from_millis(10);
 
 /// A running daemon with its configuration, socket and output in a directory of its own. Stopped when dropped.
 #[derive(Debug)]
-pub(super) struct Daemon {
+pub(in crate::cli) struct Daemon {
     child: Child,
     directory: PathBuf,
     label: String,
@@ -39,7 +39,7 @@ impl Daemon {
     ///
     /// # Errors
     /// If its files cannot be written or the process not be started.
-    pub(super) fn start(
+    pub(in crate::cli) fn start(
         cell: &CellPlan,
         peer: &CellPlan,
         host: &Namespace,
@@ -60,7 +60,10 @@ impl Daemon {
     ///
     /// # Errors
     /// If it ends first, with the last thing it said; or takes too long.
-    pub(super) fn wait_until_ready(&mut self, interrupt: &Interrupt) -> Result<(), DemoError> {
+    pub(in crate::cli) fn wait_until_ready(
+        &mut self,
+        interrupt: &Interrupt,
+    ) -> Result<(), LabError> {
         let ready = interrupt.wait_for(READY_PATIENCE, || {
             if self.said("stdout").ends_with('\n') {
                 return Ok(Some(()));
@@ -82,7 +85,7 @@ impl Daemon {
     ///
     /// # Errors
     /// If it ended, with the last thing it said.
-    pub(super) fn check(&mut self) -> Result<(), SetupError> {
+    pub(in crate::cli) fn check(&mut self) -> Result<(), SetupError> {
         match self.child.try_wait() {
             Ok(None) => Ok(()),
             Ok(Some(status)) => {
@@ -96,17 +99,17 @@ impl Daemon {
     ///
     /// # Errors
     /// If nobody listens there.
-    pub(super) fn client(&self) -> Result<Client, SetupError> {
+    pub(in crate::cli) fn client(&self) -> Result<Client, SetupError> {
         Client::connect(&self.socket())
     }
 
     /// Where it listens.
-    pub(super) fn socket(&self) -> PathBuf {
+    pub(in crate::cli) fn socket(&self) -> PathBuf {
         socket_path(&self.directory)
     }
 
     /// Process id, for those who look at it with other tools.
-    pub(super) fn pid(&self) -> u32 {
+    pub(in crate::cli) fn pid(&self) -> u32 {
         self.child.id()
     }
 
@@ -114,7 +117,7 @@ impl Daemon {
     ///
     /// # Errors
     /// If it ended otherwise, or only by SIGKILL.
-    pub(super) fn stop(mut self) -> Result<(), SetupError> {
+    pub(in crate::cli) fn stop(mut self) -> Result<(), SetupError> {
         let stopped = self.end();
         let failed = |cause: String| SetupError::new("stop", &self.label, cause);
         match stopped {

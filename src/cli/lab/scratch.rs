@@ -17,7 +17,7 @@ const MEND: &str = "needs root: sudo silk-vtep demo";
 
 /// The directory that holds one demo's tag, removed when dropped, and what was made under that tag.
 #[derive(Debug)]
-pub(super) struct Scratch {
+pub(in crate::cli) struct Scratch {
     tag: String,
     directory: PathBuf,
     /// Kept open until the last look: an open namespace's number is not given to another.
@@ -29,7 +29,7 @@ impl Scratch {
     ///
     /// # Errors
     /// Without root's right to write under /run.
-    pub(super) fn claim() -> Result<Self, SetupError> {
+    pub(in crate::cli) fn claim() -> Result<Self, SetupError> {
         let mut refused = None;
         for _ in 0..ATTEMPTS {
             let tag = format!("sv-demo-{:04x}", random());
@@ -57,7 +57,7 @@ impl Scratch {
     }
 
     /// What all names of this demo begin with: `sv-demo-3f9a`.
-    pub(super) fn tag(&self) -> &str {
+    pub(in crate::cli) fn tag(&self) -> &str {
         &self.tag
     }
 
@@ -65,7 +65,7 @@ impl Scratch {
     ///
     /// # Errors
     /// Without CAP_SYS_ADMIN.
-    pub(super) fn namespace(&mut self, role: &str) -> Result<NamedNamespace, SetupError> {
+    pub(in crate::cli) fn namespace(&mut self, role: &str) -> Result<NamedNamespace, SetupError> {
         let name = format!("{}-{role}", self.tag);
         let namespace =
             NamedNamespace::create(&name).map_err(|error| match error.cause.contains("EPERM") {
@@ -80,7 +80,7 @@ impl Scratch {
     ///
     /// # Errors
     /// If the file system refuses.
-    pub(super) fn directory(&self, name: &str) -> Result<PathBuf, SetupError> {
+    pub(in crate::cli) fn directory(&self, name: &str) -> Result<PathBuf, SetupError> {
         let directory = self.directory.join(name);
         make(&directory).map_err(|error| failed("create directory", &directory, &error))?;
         Ok(directory)
@@ -90,7 +90,7 @@ impl Scratch {
     ///
     /// # Errors
     /// If /proc cannot be read.
-    pub(super) fn left_behind(&self) -> Result<Vec<String>, SetupError> {
+    pub(in crate::cli) fn left_behind(&self) -> Result<Vec<String>, SetupError> {
         let occupied = occupied().map_err(|error| failed("list", Path::new("/proc"), &error))?;
         let is_left = |namespace: &&Namespace| {
             let id = namespace.id();

@@ -1,0 +1,23 @@
+//! Two cells on this host, made for a while: what `demo` and `bench` stand on.
+//!
+//! [`scratch::Scratch`] is what one run owns by name, [`site::Site`] what it builds there; both undo themselves when
+//! dropped, so that every way out - done, failed, interrupted, panicked - is the same way.
+
+pub(in crate::cli) mod daemon;
+pub(in crate::cli) mod interrupt;
+pub(in crate::cli) mod scratch;
+pub(in crate::cli) mod site;
+
+use crate::control::client::ClientError;
+use crate::error::SetupError;
+
+/// Why something in the lab came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::cli) enum LabError {
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    #[error(transparent)]
+    Ask(#[from] ClientError),
+    #[error("interrupted")]
+    Interrupted,
+}
