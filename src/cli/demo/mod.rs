@@ -16,9 +16,10 @@ use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use crate::cli::lab::LabError;
+use crate::cli::lab::ground::{self, CellPlan};
 use crate::cli::lab::interrupt::Interrupt;
 use crate::cli::lab::scratch::Scratch;
-use crate::cli::lab::site::{Cell, CellPlan, Site};
+use crate::cli::lab::site::{Cell, Site};
 use crate::cli::{CliError, print};
 use crate::control::client::ClientError;
 use crate::control::protocol::Request;
@@ -73,7 +74,7 @@ impl From<ClientError> for DemoError {
 
 /// Sets the stage, plays, clears it, and looks whether it is clear.
 fn stage(screen: &mut Screen, interrupt: &Interrupt, report: &mut Report) -> Result<(), DemoError> {
-    let mut scratch = Scratch::claim()?;
+    let mut scratch = Scratch::claim("demo")?;
     let played = play(&mut scratch, screen, interrupt, report);
     // By now all is gone: `play` owned what it built.
     let left = scratch.left_behind();
@@ -98,7 +99,9 @@ fn play(
         "building two cells in namespaces {}-*",
         scratch.tag()
     ))?;
-    let mut site = Site::build(scratch, interrupt)?;
+    let [a, b] = &CellPlan::BOTH;
+    let places = ground::lay(scratch, [a, b])?;
+    let mut site = Site::build(places, scratch, interrupt)?;
     if let Err(error) = acts(screen, &site, interrupt, report) {
         // A daemon that ended explains whatever its absence led to.
         site.check_daemons()?;
@@ -124,7 +127,7 @@ fn acts(
 
 fn show_topology(screen: &mut Screen, site: &Site) -> Result<(), DemoError> {
     screen.heading("Two cells, two containers")?;
-    let [a, b] = [site.cells[0].plan, site.cells[1].plan];
+    let [a, b] = [site.cells[0].place.plan, site.cells[1].place.plan];
     let row = |left: String, right: String| format!("{left:<36}{right}\n");
     screen.lines(format_args!(
         "{}{}{}{}{}",
@@ -148,11 +151,11 @@ fn show_topology(screen: &mut Screen, site: &Site) -> Result<(), DemoError> {
     ))?;
     for cell in &site.cells {
         let link = cell.client()?.call(&Request::Link)?;
-        let (name, daemon) = (cell.plan.name, &cell.daemon);
+        let (name, daemon) = (cell.place.plan.name, &cell.daemon);
         screen.lines(format_args!(
             "\ncell {name}: namespace {}, its container's {}\n  daemon pid {}, socket {}\n  $ silk-vtep link show\n{}",
-            cell.host.label(),
-            cell.container.label(),
+            cell.place.host.label(),
+            cell.place.container.label(),
             daemon.pid(),
             daemon.socket().display(),
             indented(&print::link(&link)),
@@ -164,12 +167,12 @@ fn show_topology(screen: &mut Screen, site: &Site) -> Result<(), DemoError> {
 fn show_containers(screen: &mut Screen, site: &Site) -> Result<(), DemoError> {
     screen.heading("What the containers know: one gateway, never asked for")?;
     for cell in &site.cells {
-        let mut kernel = Kernel::of(&cell.container)?;
+        let mut kernel = Kernel::of(&cell.place.container)?;
         let (routes, neighbors) = (kernel.routes(None)?, kernel.neighbors()?);
         let known = format!("$ ip route\n{routes}$ ip neigh\n{neighbors}");
         screen.lines(format_args!(
             "container {}\n{}",
-            cell.plan.container,
+            cell.place.plan.container,
             indented(&known)
         ))?;
     }
@@ -178,7 +181,7 @@ fn show_containers(screen: &mut Screen, site: &Site) -> Result<(), DemoError> {
 
 fn show_walk(screen: &mut Screen, site: &Site) -> Result<(), DemoError> {
     let [a, b] = &site.cells;
-    let (from, to) = (a.plan, b.plan);
+    let (from, to) = (a.place.plan, b.place.plan);
     screen.heading(format_args!(
         "One packet's walk, {} -> {}: the tables as they are now",
         from.container, to.container
@@ -221,9 +224,9 @@ fn ping(
     let [a, b] = &site.cells;
     screen.heading(format_args!(
         "{PINGS} pings, {} -> {}",
-        a.plan.container, b.plan.container
+        a.place.plan.container, b.place.plan.container
     ))?;
-    let pinger = Pinger::new(&a.container, b.plan.container)?;
+    let pinger = Pinger::new(&a.place.container, b.place.plan.container)?;
     let pings = pinger.run(PINGS, interrupt, |pings| screen.live(ping_line(pings)))?;
     report.ping = Some(pings);
     screen.settle(ping_line(&pings))
@@ -252,7 +255,10 @@ fn transfer(
     screen.heading("TCP, each way")?;
     let [a, b] = &site.cells;
     for (from, to) in [(a, b), (b, a)] {
-        let name = format!("{} -> {}", from.plan.container, to.plan.container);
+        let name = format!(
+            "{} -> {}",
+            from.place.plan.container, to.place.plan.container
+        );
         let progress = |bytes, elapsed: Duration| {
             let rate = transfer::gbit_per_s(bytes, elapsed);
             screen.live(format_args!(
@@ -278,18 +284,18 @@ fn transfer(
 
 fn end(cell: &Cell) -> End<'_> {
     End {
-        namespace: &cell.container,
-        address: cell.plan.container,
+        namespace: &cell.place.container,
+        address: cell.place.plan.container,
     }
 }
 
 fn count(screen: &mut Screen, site: &Site, report: &mut Report) -> Result<(), DemoError> {
     for cell in &site.cells {
         let stats: Stats = cell.client()?.call(&Request::Stats)?;
-        screen.heading(format_args!("Counters of cell {}", cell.plan.name))?;
+        screen.heading(format_args!("Counters of cell {}", cell.place.plan.name))?;
         screen.lines(print::stats(&stats, false, None))?;
         report.cells.push(CellFigures {
-            name: cell.plan.name,
+            name: cell.place.plan.name,
             counters: stats.total,
         });
     }

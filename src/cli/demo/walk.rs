@@ -7,7 +7,8 @@ use serde::de::DeserializeOwned;
 
 use super::DemoError;
 use super::kernel::Kernel;
-use crate::cli::lab::site::{Cell, VTEP_LINK};
+use crate::cli::lab::ground::VTEP_LINK;
+use crate::cli::lab::site::Cell;
 use crate::cli::print;
 use crate::control::Client;
 use crate::control::protocol::{Request, Show};
@@ -32,14 +33,14 @@ pub(super) struct Step {
 /// If a daemon does not answer, or its tables do not lead to `to`.
 pub(super) fn outward(from: &Cell, to: &Cell) -> Result<Vec<Step>, DemoError> {
     let mut asker = Asker::new(from)?;
-    let kernel = Kernel::of(&from.host)?.routes(Some(VTEP_LINK))?;
+    let kernel = Kernel::of(&from.place.host)?.routes(Some(VTEP_LINK))?;
     asker.note(
         "the cell's kernel: one route for all other cells",
         format!("ip route show dev {VTEP_LINK}"),
         kernel,
     );
 
-    let destination = IpAddr::from(to.plan.container);
+    let destination = IpAddr::from(to.place.plan.container);
     let found: RouteRow = asker.client.call(&Request::RouteGet(destination))?;
     let Some(prefix) = found.matched else {
         return Err(astray(
@@ -75,7 +76,7 @@ pub(super) fn outward(from: &Cell, to: &Cell) -> Result<Vec<Step>, DemoError> {
         Show::Fdb(Some(mac)),
         print::fdb,
     )?;
-    let source = IpAddr::from(from.plan.container);
+    let source = IpAddr::from(from.place.plan.container);
     let one = |row: &GroupRow| print::groups(std::slice::from_ref(row));
     let _: GroupRow = asker.ask(
         "group: who is speaking",
@@ -84,12 +85,12 @@ pub(super) fn outward(from: &Cell, to: &Cell) -> Result<Vec<Step>, DemoError> {
         Show::Group(Some(source)),
         one,
     )?;
-    if fdb.dst != IpAddr::from(to.plan.underlay) {
+    if fdb.dst != IpAddr::from(to.place.plan.underlay) {
         return Err(astray(
             from,
             format_args!(
                 "{destination} leads to {}, not {}",
-                fdb.dst, to.plan.underlay
+                fdb.dst, to.place.plan.underlay
             ),
         ));
     }
@@ -102,16 +103,16 @@ pub(super) fn outward(from: &Cell, to: &Cell) -> Result<Vec<Step>, DemoError> {
 /// As [`outward`].
 pub(super) fn inward(from: &Cell, to: &Cell) -> Result<Vec<Step>, DemoError> {
     let mut asker = Asker::new(to)?;
-    let sender = IpAddr::from(from.plan.underlay);
+    let sender = IpAddr::from(from.place.plan.underlay);
     let one = |row: &PeerRow| print::peers(std::slice::from_ref(row));
     let why = "peer: the sender is known, and the inner source is of its subnet";
     let peer: PeerRow = asker.ask(why, "peer", sender, Show::Peer(Some(sender)), one)?;
-    let source = IpAddr::from(from.plan.container);
+    let source = IpAddr::from(from.place.plan.container);
     if !peer.subnets.iter().any(|subnet| subnet.contains(&source)) {
         return Err(astray(to, format_args!("{source} is not behind {sender}")));
     }
-    let host_link = container::host_name(to.plan.container);
-    let kernel = Kernel::of(&to.host)?.routes(Some(&host_link))?;
+    let host_link = container::host_name(to.place.plan.container);
+    let kernel = Kernel::of(&to.place.host)?.routes(Some(&host_link))?;
     asker.note(
         "the cell's kernel: on to the container",
         format!("ip route show dev {host_link}"),
@@ -168,7 +169,7 @@ impl<'a> Asker<'a> {
 fn astray(cell: &Cell, cause: impl Display) -> DemoError {
     SetupError::new(
         "walk the tables of",
-        format!("cell {}", cell.plan.name),
+        format!("cell {}", cell.place.plan.name),
         cause,
     )
     .into()

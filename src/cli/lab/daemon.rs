@@ -14,8 +14,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::LabError;
+use super::ground::CellPlan;
 use super::interrupt::Interrupt;
-use super::site::CellPlan;
 use crate::control::Client;
 use crate::error::{SetupError, errno};
 use crate::netlink::Namespace;
@@ -188,7 +188,7 @@ fn command(directory: &Path) -> io::Result<Command> {
         .stdin(Stdio::null())
         .stdout(File::create(directory.join("stdout"))?)
         .stderr(File::create(directory.join("stderr"))?)
-        // Ctrl-C at the terminal is for the demo, which then stops its daemons in order.
+        // Ctrl-C at the terminal is for whoever started us, who then stops the daemons in order.
         .process_group(0);
     Ok(command)
 }

@@ -1,9 +1,10 @@
 //! Two cells on this host, made for a while: what `demo` and `bench` stand on.
 //!
-//! [`scratch::Scratch`] is what one run owns by name, [`site::Site`] what it builds there; both undo themselves when
-//! dropped, so that every way out - done, failed, interrupted, panicked - is the same way.
+//! [`scratch::Scratch`] is what one run owns by name, [`ground::lay`] makes places there, and a [`site::Site`] is these
+//! places with a daemon each. All undo themselves when dropped, so that every way out - done, failed, interrupted, panicked - is the same way.
 
 pub(in crate::cli) mod daemon;
+pub(in crate::cli) mod ground;
 pub(in crate::cli) mod interrupt;
 pub(in crate::cli) mod scratch;
 pub(in crate::cli) mod site;

@@ -1,4 +1,4 @@
-//! What one demo calls its own on this host: a tag, a directory, namespaces named after the tag.
+//! What one run calls its own on this host: a tag, a directory, namespaces named after the tag.
 
 use std::fs::{self, DirBuilder};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -13,11 +13,11 @@ use crate::netlink::{NamedNamespace, Namespace};
 const PARENT: &str = "/run";
 /// Of 65,536 tags; so many in a row are taken only if something else is wrong.
 const ATTEMPTS: usize = 16;
-const MEND: &str = "needs root: sudo silk-vtep demo";
 
-/// The directory that holds one demo's tag, removed when dropped, and what was made under that tag.
+/// The directory that holds one run's tag, removed when dropped, and what was made under that tag.
 #[derive(Debug)]
 pub(in crate::cli) struct Scratch {
+    command: &'static str,
     tag: String,
     directory: PathBuf,
     /// Kept open until the last look: an open namespace's number is not given to another.
@@ -25,18 +25,19 @@ pub(in crate::cli) struct Scratch {
 }
 
 impl Scratch {
-    /// Takes a tag that no other demo has.
+    /// Takes a tag that no other run of `command` (`demo`, `bench`) has.
     ///
     /// # Errors
     /// Without root's right to write under /run.
-    pub(in crate::cli) fn claim() -> Result<Self, SetupError> {
+    pub(in crate::cli) fn claim(command: &'static str) -> Result<Self, SetupError> {
         let mut refused = None;
         for _ in 0..ATTEMPTS {
-            let tag = format!("sv-demo-{:04x}", random());
+            let tag = format!("sv-{command}-{:04x}", random());
             let directory = Path::new(PARENT).join(&tag);
             match make(&directory) {
                 Ok(()) => {
                     return Ok(Self {
+                        command,
                         tag,
                         directory,
                         made: Vec::new(),
@@ -53,10 +54,10 @@ impl Scratch {
         }
         let (directory, error) =
             refused.unwrap_or_else(|| (PARENT.into(), io::ErrorKind::AlreadyExists.into()));
-        Err(failed("create directory", &directory, &error).mend(MEND))
+        Err(failed("create directory", &directory, &error).mend(mend(command)))
     }
 
-    /// What all names of this demo begin with: `sv-demo-3f9a`.
+    /// What all names of this run begin with: `sv-demo-3f9a`.
     pub(in crate::cli) fn tag(&self) -> &str {
         &self.tag
     }
@@ -69,14 +70,14 @@ impl Scratch {
         let name = format!("{}-{role}", self.tag);
         let namespace =
             NamedNamespace::create(&name).map_err(|error| match error.cause.contains("EPERM") {
-                true => error.mend(MEND),
+                true => error.mend(mend(self.command)),
                 false => error,
             })?;
         self.made.push(Namespace::clone(&namespace));
         Ok(namespace)
     }
 
-    /// Makes a directory of this demo's, for root alone.
+    /// Makes a directory of this run's, for root alone.
     ///
     /// # Errors
     /// If the file system refuses.
@@ -113,6 +114,10 @@ impl Drop for Scratch {
     }
 }
 
+fn mend(command: &str) -> String {
+    format!("needs root: sudo silk-vtep {command}")
+}
+
 fn make(directory: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o700).create(directory)
 }
@@ -121,7 +126,7 @@ fn failed(operation: &str, path: &Path, error: &io::Error) -> SetupError {
     SetupError::new(operation, path.display().to_string(), errno(error))
 }
 
-/// Sixteen bits that two demos are unlikely to share: the keys of a hash map are random.
+/// Sixteen bits that two runs are unlikely to share: the keys of a hash map are random.
 fn random() -> u64 {
     RandomState::new().build_hasher().finish() & 0xffff
 }
