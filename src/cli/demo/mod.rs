@@ -19,7 +19,7 @@ use crate::cli::lab::LabError;
 use crate::cli::lab::ground::{self, CellPlan};
 use crate::cli::lab::interrupt::Interrupt;
 use crate::cli::lab::scratch::Scratch;
-use crate::cli::lab::site::{Cell, Site};
+use crate::cli::lab::site::Site;
 use crate::cli::{CliError, print};
 use crate::control::client::ClientError;
 use crate::control::protocol::Request;
@@ -29,7 +29,6 @@ use kernel::Kernel;
 use ping::{Pinger, Pings};
 use report::{CellFigures, Report};
 use screen::{Screen, indented};
-use transfer::End;
 
 const PINGS: u16 = 100;
 const TRANSFER_TIME: Duration = Duration::from_secs(3);
@@ -267,7 +266,13 @@ fn transfer(
                 bytes / 1_000_000
             ))
         };
-        let done = transfer::run(end(from), end(to), TRANSFER_TIME, interrupt, progress)?;
+        let done = transfer::run(
+            from.place.end(),
+            to.place.end(),
+            TRANSFER_TIME,
+            interrupt,
+            progress,
+        )?;
         let checked = if done.verified {
             "content verified"
         } else {
@@ -280,13 +285,6 @@ fn transfer(
         ))?;
     }
     Ok(())
-}
-
-fn end(cell: &Cell) -> End<'_> {
-    End {
-        namespace: &cell.place.container,
-        address: cell.place.plan.container,
-    }
 }
 
 fn count(screen: &mut Screen, site: &Site, report: &mut Report) -> Result<(), DemoError> {

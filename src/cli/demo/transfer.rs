@@ -1,25 +1,21 @@
 //! A TCP stream from one container to the other, its content checked at both ends.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use socket2::SockRef;
 
 use super::DemoError;
+use crate::cli::lab::connection;
+use crate::cli::lab::ground::End;
 use crate::cli::lab::interrupt::Interrupt;
-use crate::error::{SetupError, errno};
-use crate::netlink::Namespace;
+use crate::cli::lab::joined;
 
-/// For the handshake; a lost SYN is sent again after one second and three.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 /// A stream that moves nothing for so long is stalled.
 const STALL_PATIENCE: Duration = Duration::from_secs(5);
-/// How late a thread may notice that it is to stop.
-const SOCKET_TICK: Duration = Duration::from_millis(100);
 /// How often the caller hears how far it is.
 const PROGRESS_TICK: Duration = Duration::from_millis(100);
 /// Written and read at a time.
@@ -43,13 +39,6 @@ pub(super) struct Transfer {
     pub(super) verified: bool,
 }
 
-/// A container as one end of a stream.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct End<'a> {
-    pub(super) namespace: &'a Namespace,
-    pub(super) address: Ipv4Addr,
-}
-
 /// Gbit/s of `bytes` in `elapsed`.
 pub(super) fn gbit_per_s(bytes: u64, elapsed: Duration) -> f64 {
     bytes as f64 * 8.0 / 1e9 / elapsed.as_secs_f64().max(f64::MIN_POSITIVE)
@@ -67,15 +56,8 @@ pub(super) fn run(
     interrupt: &Interrupt,
     progress: impl FnMut(u64, Duration) -> Result<(), DemoError>,
 ) -> Result<Transfer, DemoError> {
-    let failed = |step: &str, error: &io::Error| {
-        let cause = format!("{step}: {}", errno(error));
-        SetupError::new(
-            "transfer",
-            format!("{} -> {}", from.address, to.address),
-            cause,
-        )
-    };
-    let (sender, receiver) = connect(from, to, &failed)?;
+    let failed = |step: &str, error: &io::Error| connection::failed((from, to), step, error);
+    let (sender, receiver) = connection::open(from, to)?;
     let stream = Stream {
         received: AtomicU64::new(0),
         cancelled: AtomicBool::new(false),
@@ -115,47 +97,6 @@ impl Transfer {
             verified: sent == received,
         }
     }
-}
-
-/// Both ends of one connection. Sockets stay in the namespace they were made in, whoever uses them.
-fn connect(
-    from: End<'_>,
-    to: End<'_>,
-    failed: &dyn Fn(&str, &io::Error) -> SetupError,
-) -> Result<(TcpStream, TcpStream), SetupError> {
-    let listener = to
-        .namespace
-        .run(|| TcpListener::bind(SocketAddrV4::new(to.address, 0)))?
-        .map_err(|error| failed("listen", &error))?;
-    let address: SocketAddr = listener
-        .local_addr()
-        .map_err(|error| failed("listen", &error))?;
-    let sender = from
-        .namespace
-        .run(|| TcpStream::connect_timeout(&address, CONNECT_PATIENCE))?
-        .map_err(|error| failed("connect", &error))?;
-    let receiver = accept(&listener).map_err(|error| failed("accept", &error))?;
-    for socket in [&sender, &receiver] {
-        tick(socket).map_err(|error| failed("set timeout", &error))?;
-    }
-    Ok((sender, receiver))
-}
-
-fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
-    // SO_RCVTIMEO holds for accept(2) too.
-    SockRef::from(listener).set_read_timeout(Some(CONNECT_PATIENCE))?;
-    listener.accept().map(|(stream, _)| stream)
-}
-
-fn tick(socket: &TcpStream) -> io::Result<()> {
-    socket.set_read_timeout(Some(SOCKET_TICK))?;
-    socket.set_write_timeout(Some(SOCKET_TICK))
-}
-
-fn joined<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
-    thread
-        .join()
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// What the threads of one stream share.
@@ -313,6 +254,7 @@ const _: () = assert!(BLOCK_LEN.is_multiple_of(WORD_LEN));
 mod tests {
     use super::*;
     use crate::cli::lab::LabError;
+    use crate::netlink::Namespace;
 
     fn digest(bytes: &[u8]) -> Digest {
         let mut digest = Digest::default();

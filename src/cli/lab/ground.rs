@@ -14,7 +14,7 @@ use ipnet::{IpNet, Ipv4Net};
 use super::scratch::Scratch;
 use crate::error::SetupError;
 use crate::netlink::{
-    Address, AddressScope, ContainerSpec, NamedNamespace, Netlink, VethEnd, container,
+    Address, AddressScope, ContainerSpec, NamedNamespace, Namespace, Netlink, VethEnd, container,
 };
 use crate::wire::MacAddr;
 
@@ -82,6 +82,14 @@ pub(in crate::cli) struct Place {
 }
 
 impl Place {
+    /// The container, for traffic.
+    pub(in crate::cli) fn end(&self) -> End<'_> {
+        End {
+            namespace: &self.container,
+            address: self.plan.container,
+        }
+    }
+
     /// Wires the container to the cell, which must have a route to the overlay by then.
     ///
     /// # Errors
@@ -95,6 +103,13 @@ impl Place {
         };
         self.host.run(|| container::add(&spec))?.map(drop)
     }
+}
+
+/// A container as one end of some traffic.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::cli) struct End<'a> {
+    pub(in crate::cli) namespace: &'a Namespace,
+    pub(in crate::cli) address: Ipv4Addr,
 }
 
 /// Makes both places and joins them by the underlay.
