@@ -20,6 +20,7 @@ mod namespace;
 mod neighbor;
 mod route;
 mod socket;
+mod vxlan;
 mod watch;
 
 pub use address::{Address, AddressScope};
@@ -33,4 +34,5 @@ pub use namespace::{Namespace, NamespaceId};
 pub use neighbor::Neighbor;
 pub use route::{Route, RouteFilter, RouteKind};
 pub use socket::Netlink;
+pub use vxlan::VxlanSpec;
 pub use watch::{WatchEvent, Watcher};

@@ -3,6 +3,7 @@
 //! Called by `io` and `netlink`. What `nix`, `socket2` or the standard library offer safely is not wrapped again.
 #![allow(unsafe_code)]
 
+pub mod ethtool;
 pub mod namespace;
 pub mod tun;
 pub mod udp;

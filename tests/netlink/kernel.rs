@@ -6,8 +6,8 @@ use std::process::Command;
 use libtest_mimic::Failed;
 use serde_json::json;
 use silk_vtep::netlink::{
-    LinkKind, NamedNamespace, Namespace, Netlink, Route, RouteFilter, TunMode, existing, underlay,
-    vxlan_on_port,
+    LinkKind, NamedNamespace, Namespace, Netlink, Route, RouteFilter, TunMode, VxlanSpec, existing,
+    underlay, vxlan_on_port,
 };
 
 use crate::fixture::{Ns, Outcome, holds, same, tap};
@@ -192,4 +192,43 @@ pub(crate) fn sysctls_are_those_of_the_namespace() -> Outcome {
     same(one.namespace.set_sysctl(path, "1")?, false, "unchanged")?;
     same(one.namespace.sysctl(path)?, "1".to_owned(), "one")?;
     same(two.namespace.sysctl(path)?, "0".to_owned(), "two")
+}
+
+pub(crate) fn a_vxlan_device_is_as_iproute2_would_make_it() -> Outcome {
+    let host = Ns::new("host")?;
+    let mut netlink = host.netlink()?;
+    let mac = "ee:ee:0a:ff:6c:00".parse()?;
+    netlink.create_vxlan(&VxlanSpec {
+        name: "vx",
+        mac,
+        mtu_bytes: 1450,
+        vni: 7,
+        local: "10.0.32.12".parse()?,
+        port: 4789,
+    })?;
+    let link = host.link("vx")?.ok_or("no VXLAN device")?;
+    same(&link["address"], &json!("ee:ee:0a:ff:6c:00"), "MAC")?;
+    same(&link["mtu"], &json!(1450), "MTU")?;
+    let data = &link["linkinfo"]["info_data"];
+    for (key, value) in [
+        ("id", json!(7)),
+        ("local", json!("10.0.32.12")),
+        ("port", json!(4789)),
+        ("learning", json!(false)),
+        ("gbp", json!(true)),
+    ] {
+        same(&data[key], &value, key)?;
+    }
+    let index = netlink.link_named("vx")?.ok_or("no VXLAN device")?.index;
+    let remote = "10.0.16.14".parse()?;
+    netlink.append_fdb(index, "ee:ee:0a:ff:2b:00".parse()?, remote)?;
+    let shown = Command::new("bridge")
+        .args(["-n", &host.name, "fdb", "show", "dev", "vx"])
+        .output()?;
+    let shown = String::from_utf8(shown.stdout)?;
+    same(
+        shown.trim(),
+        "ee:ee:0a:ff:2b:00 dst 10.0.16.14 self permanent",
+        "FDB",
+    )
 }

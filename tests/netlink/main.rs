@@ -45,6 +45,7 @@ const TESTS: &[Test] = tests![
     kernel::long_listings_are_read_whole,
     kernel::refusals_carry_errno_and_the_kernels_words,
     kernel::named_namespaces_are_iproute2s,
+    kernel::a_vxlan_device_is_as_iproute2_would_make_it,
     kernel::sysctls_are_those_of_the_namespace,
 ];
 
