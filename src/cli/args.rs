@@ -48,12 +48,25 @@ pub enum Command {
     },
     /// Show two cells and two containers at work, in namespaces on this machine
     Demo,
+    /// Measure this dataplane and the kernel's, in turn, in namespaces on this machine
+    Bench(BenchArgs),
     /// Wire containers to this host
     #[command(subcommand)]
     Container(ContainerCommand),
     /// What is asked of a running daemon.
     #[command(flatten)]
     Table(TableCommand),
+}
+
+/// How to measure.
+#[derive(Debug, Clone, Args)]
+pub struct BenchArgs {
+    /// Finish in about a minute: one round, short measurements
+    #[arg(long)]
+    pub quick: bool,
+    /// How often to measure everything [default: 5; with --quick: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub rounds: Option<u32>,
 }
 
 /// What is done with a container.

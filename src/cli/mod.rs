@@ -2,6 +2,7 @@
 //! ([`print`](mod@print)).
 
 pub mod args;
+pub mod bench;
 pub mod container;
 pub mod demo;
 mod lab;
@@ -27,6 +28,7 @@ pub fn run(line: &CommandLine) -> Result<(), CliError> {
     match &line.command {
         Command::Run { config } => run::run(config, &line.global),
         Command::Demo => demo::run(line.global.json),
+        Command::Bench(args) => bench::run(args, line.global.json),
         Command::Container(command) => container::run(command, &line.global, out),
         Command::Table(command) => tables::run(command, &line.global, out),
     }

@@ -1,0 +1,145 @@
+//! What is compared, and on what wire: one pair of cells, up and ready to carry traffic.
+
+use nix::errno::Errno;
+use serde::Serialize;
+
+use super::kernel_vtep;
+use super::wire::Wire;
+use crate::cli::lab::LabError;
+use crate::cli::lab::ground::{self, CellPlan, End, Place};
+use crate::cli::lab::interrupt::Interrupt;
+use crate::cli::lab::scratch::Scratch;
+use crate::cli::lab::site::Site;
+use crate::error::SetupError;
+use crate::netlink::{NamedNamespace, Netlink};
+
+/// Who carries the packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Dataplane {
+    /// The kernel's `vxlan ... nolearning gbp` device.
+    Kernel,
+    /// `silk-vtep run`, this very executable.
+    SilkVtep,
+}
+
+impl Dataplane {
+    /// As it is called in tables and JSON.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel",
+            Self::SilkVtep => "silk-vtep",
+        }
+    }
+}
+
+/// The cells of the demo, both without a group: the kernel's device takes a group from a mark that does not survive the
+/// way out of the container, and both dataplanes are to send the same bytes.
+const PLANS: [CellPlan; 2] = {
+    let [a, b] = CellPlan::BOTH;
+    [CellPlan { group: None, ..a }, CellPlan { group: None, ..b }]
+};
+const PLAN_A: &CellPlan = &PLANS[0];
+const PLAN_B: &CellPlan = &PLANS[1];
+
+/// Two cells and their containers with one dataplane between them. Everything is taken down when it is dropped.
+#[derive(Debug)]
+pub(super) struct Bed {
+    carrier: Carrier,
+    // Last, so that it is dropped last: its directory holds the daemons' files.
+    scratch: Scratch,
+}
+
+#[derive(Debug)]
+enum Carrier {
+    Kernel(Box<[Place; 2]>),
+    Daemons(Box<Site>),
+}
+
+impl Bed {
+    /// Builds everything, up to containers that can speak to each other.
+    ///
+    /// # Errors
+    /// The step that failed, or [`LabError::Interrupted`]; what was built until then is gone again.
+    pub(super) fn build(
+        dataplane: Dataplane,
+        wire: Wire,
+        interrupt: &Interrupt,
+    ) -> Result<Self, LabError> {
+        interrupt.check()?;
+        let mut scratch = Scratch::claim("bench")?;
+        let places = ground::lay(&mut scratch, [PLAN_A, PLAN_B])?;
+        wire.apply(&places)?;
+        let carrier = match dataplane {
+            Dataplane::Kernel => {
+                kernel_vtep::set_up(&places)?;
+                Carrier::Kernel(Box::new(places))
+            }
+            Dataplane::SilkVtep => {
+                Carrier::Daemons(Box::new(Site::build(places, &scratch, interrupt)?))
+            }
+        };
+        Ok(Self { carrier, scratch })
+    }
+
+    /// Both containers.
+    pub(super) fn ends(&self) -> [End<'_>; 2] {
+        match &self.carrier {
+            Carrier::Kernel(places) => places.each_ref().map(Place::end),
+            Carrier::Daemons(site) => {
+                let [a, b] = &site.cells;
+                [a.place.end(), b.place.end()]
+            }
+        }
+    }
+
+    /// Processes that work for this bed, this one not counted.
+    pub(super) fn processes(&self) -> Vec<u32> {
+        match &self.carrier {
+            Carrier::Kernel(_) => Vec::new(),
+            Carrier::Daemons(site) => site.cells.iter().map(|cell| cell.daemon.pid()).collect(),
+        }
+    }
+
+    /// Whether everything that should run still does: what ended explains whatever its absence led to.
+    ///
+    /// # Errors
+    /// The first daemon that ended, with the last thing it said.
+    pub(super) fn check(&mut self) -> Result<(), SetupError> {
+        match &mut self.carrier {
+            Carrier::Kernel(_) => Ok(()),
+            Carrier::Daemons(site) => site.check_daemons(),
+        }
+    }
+
+    /// Takes everything down and looks whether it is gone.
+    ///
+    /// # Errors
+    /// A daemon that did not end in order, or a namespace that is still there. All is taken down as far as it can be.
+    pub(super) fn close(self) -> Result<(), SetupError> {
+        let Self { carrier, scratch } = self;
+        match carrier {
+            Carrier::Kernel(places) => drop(places),
+            Carrier::Daemons(site) => site.close()?,
+        }
+        match &scratch.left_behind()?[..] {
+            [] => Ok(()),
+            left => Err(SetupError::new("remove", left.join(" "), "still there")),
+        }
+    }
+}
+
+/// Whether this kernel has a VXLAN device: tried in a namespace of its own.
+///
+/// # Errors
+/// If the kernel refuses for another reason than not having it.
+pub(super) fn kernel_has_vxlan() -> Result<bool, SetupError> {
+    let mut scratch = Scratch::claim("bench")?;
+    let probe: NamedNamespace = scratch.namespace("probe")?;
+    let made = Netlink::open_in(&probe)?.create_vxlan(&kernel_vtep::spec(PLAN_A));
+    match made {
+        Ok(()) => Ok(true),
+        Err(error) if error.errno() == Some(Errno::EOPNOTSUPP) => Ok(false),
+        Err(error) => Err(error.setup("create VXLAN device in", probe.label())),
+    }
+}

@@ -1,0 +1,180 @@
+//! What is measured, by name: the keys of `bench --json` and the rows of its table, in their order.
+
+/// One figure of one dataplane on one wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Measure {
+    /// Payload received, by all streams together.
+    TcpRate(usize, Way),
+    /// CPU time of the whole machine for it.
+    TcpCpu(usize, Way),
+    /// UDP round trips.
+    RoundTrip(Beside, Percentile),
+    /// Requests that were never answered; the percentiles leave them out.
+    RoundTripsLost(Beside),
+}
+
+/// Which way it goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Way {
+    /// From the first container to the second.
+    Out,
+    /// And back.
+    Back,
+}
+
+/// What else is on the wire meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Beside {
+    /// Nothing.
+    Idle,
+    /// A TCP stream, as fast as it goes, the way of the requests.
+    Tcp,
+}
+
+/// Of how many of the round trips.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Percentile {
+    /// Half.
+    P50,
+    /// All but one in a hundred.
+    P99,
+    /// All but one in a thousand.
+    P999,
+}
+
+/// Which of two figures one would rather have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Better {
+    /// The larger.
+    Higher,
+    /// The smaller.
+    Lower,
+}
+
+impl Measure {
+    /// Stable name: `tcp-4-back-rate`.
+    pub(super) fn key(self) -> String {
+        match self {
+            Self::TcpRate(streams, way) => format!("tcp-{streams}-{}-rate", way.key()),
+            Self::TcpCpu(streams, way) => format!("tcp-{streams}-{}-cpu", way.key()),
+            Self::RoundTrip(beside, percentile) => {
+                format!("round-trip-{}-{}", beside.key(), percentile.key())
+            }
+            Self::RoundTripsLost(beside) => format!("round-trip-{}-lost", beside.key()),
+        }
+    }
+
+    /// For people: `TCP, 4 streams b->a`.
+    pub(super) fn label(self) -> String {
+        match self {
+            Self::TcpRate(streams, way) => tcp_label(streams, way),
+            Self::TcpCpu(streams, way) => format!("  CPU, {}", tcp_label(streams, way)),
+            Self::RoundTrip(beside, percentile) => {
+                format!("round trip {}, {}", beside.label(), percentile.key())
+            }
+            Self::RoundTripsLost(beside) => format!("round trips {}, lost", beside.label()),
+        }
+    }
+
+    /// What the figure counts.
+    pub(super) fn unit(self) -> &'static str {
+        match self {
+            Self::TcpRate(..) => "Gbit/s",
+            Self::TcpCpu(..) => "CPU s/Gbit",
+            Self::RoundTrip(..) => "us",
+            Self::RoundTripsLost(_) => "%",
+        }
+    }
+
+    /// Which is better.
+    pub(super) fn better(self) -> Better {
+        match self {
+            Self::TcpRate(..) => Better::Higher,
+            Self::TcpCpu(..) | Self::RoundTrip(..) | Self::RoundTripsLost(_) => Better::Lower,
+        }
+    }
+}
+
+fn tcp_label(streams: usize, way: Way) -> String {
+    let s = if streams == 1 { "" } else { "s" };
+    format!("TCP, {streams} stream{s} {}", way.label())
+}
+
+impl Way {
+    /// Both.
+    pub(super) const ALL: [Self; 2] = [Self::Out, Self::Back];
+
+    fn key(self) -> &'static str {
+        match self {
+            Self::Out => "out",
+            Self::Back => "back",
+        }
+    }
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Out => "a->b",
+            Self::Back => "b->a",
+        }
+    }
+}
+
+impl Beside {
+    /// All.
+    pub(super) const ALL: [Self; 2] = [Self::Idle, Self::Tcp];
+
+    fn key(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Tcp => "beside-tcp",
+        }
+    }
+
+    /// For people.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Tcp => "beside TCP",
+        }
+    }
+}
+
+impl Percentile {
+    /// All.
+    pub(super) const ALL: [Self; 3] = [Self::P50, Self::P99, Self::P999];
+
+    /// Between 0 and 1.
+    pub(super) fn share(self) -> f64 {
+        match self {
+            Self::P50 => 0.5,
+            Self::P99 => 0.99,
+            Self::P999 => 0.999,
+        }
+    }
+
+    fn key(self) -> &'static str {
+        match self {
+            Self::P50 => "p50",
+            Self::P99 => "p99",
+            Self::P999 => "p99.9",
+        }
+    }
+}
+
+impl Better {
+    /// As JSON has it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Higher => "higher",
+            Self::Lower => "lower",
+        }
+    }
+
+    /// In the table.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Higher => "more",
+            Self::Lower => "less",
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! `silk-vtep bench`: this dataplane and the kernel's, on the same two cells, in turn, in one run.
+//!
+//! Called by the command line. A **bed** is two cells of the [`lab`](super::lab) with one dataplane between them on one
+//! wire; an **exercise** is one thing to measure on it, and gives **readings**. In each round and on each wire the beds
+//! of both dataplanes are built afresh and every exercise is done on one and at once on the other, so that whatever
+//! else changes on the machine changes for both. What was disturbed all the same is void.
+//!
+//! All load comes from threads of this process, whose sockets were made inside the containers.
+
+mod dataplane;
+mod exercise;
+mod kernel_vtep;
+mod machine;
+mod measure;
+mod meter;
+mod plan;
+mod progress;
+mod results;
+mod round_trip;
+mod socket;
+mod table;
+mod tcp;
+mod wire;
+
+use std::io::{self, Write};
+
+use serde_json::json;
+
+use crate::cli::CliError;
+use crate::cli::args::BenchArgs;
+use crate::cli::lab::LabError;
+use crate::cli::lab::interrupt::Interrupt;
+use dataplane::{Bed, Dataplane};
+use exercise::Exercise;
+use machine::Machine;
+use plan::Plan;
+use progress::Progress;
+use results::Results;
+use wire::Wire;
+
+/// Runs the benchmark, which needs root, and prints its table; with `json` one JSON object instead.
+///
+/// # Errors
+/// [`CliError::Failed`] with what failed first. All was removed by then as far as it could be.
+pub fn run(args: &BenchArgs, json: bool) -> Result<(), CliError> {
+    let bench = Bench {
+        plan: Plan::new(args.quick, args.rounds),
+        machine: Machine::read(),
+    };
+    let outcome = bench
+        .run()
+        .map_err(|error| CliError::Failed(format!("bench: {error}")))?;
+    let text = if json {
+        bench.json(&outcome)
+    } else {
+        bench.text(&outcome)
+    };
+    writeln!(io::stdout(), "{text}")?;
+    Ok(())
+}
+
+/// What is to be done, and where.
+struct Bench {
+    plan: Plan,
+    machine: Machine,
+}
+
+/// What came of it.
+struct Outcome {
+    dataplanes: Vec<Dataplane>,
+    results: Results,
+}
+
+impl Bench {
+    fn run(&self) -> Result<Outcome, LabError> {
+        let interrupt = Interrupt::on_signals()?;
+        let dataplanes = match dataplane::kernel_has_vxlan()? {
+            true => vec![Dataplane::Kernel, Dataplane::SilkVtep],
+            false => vec![Dataplane::SilkVtep],
+        };
+        let steps =
+            Wire::ALL.len() * dataplanes.len() * Exercise::all().len() * self.plan.rounds as usize;
+        let mut progress = Progress::new(steps);
+        progress.say(self.machine.line());
+        let mut outcome = Outcome {
+            dataplanes,
+            results: Results::default(),
+        };
+        for round in 1..=self.plan.rounds {
+            for wire in Wire::ALL {
+                self.visit(round, wire, &mut outcome, &interrupt, &mut progress)?;
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// One round on one wire.
+    fn visit(
+        &self,
+        round: u32,
+        wire: Wire,
+        outcome: &mut Outcome,
+        interrupt: &Interrupt,
+        progress: &mut Progress,
+    ) -> Result<(), LabError> {
+        let mut beds = Vec::new();
+        for dataplane in turn(&outcome.dataplanes, round) {
+            beds.push((dataplane, Bed::build(dataplane, wire, interrupt)?));
+        }
+        for exercise in Exercise::all() {
+            for (dataplane, bed) in &mut beds {
+                let (rounds, label) = (self.plan.rounds, exercise.label());
+                let place = format_args!("{}, {}", wire.name(), dataplane.name());
+                progress.step(format_args!("round {round}/{rounds}, {place}: {label}"));
+                let readings = match exercise.run(bed, &self.plan, interrupt) {
+                    Ok(readings) => readings,
+                    Err(error) => {
+                        bed.check()?;
+                        return Err(error);
+                    }
+                };
+                outcome.results.add(wire, *dataplane, round, &readings);
+            }
+        }
+        // All of them, whichever fails.
+        let closed: Vec<_> = beds.into_iter().map(|(_, bed)| bed.close()).collect();
+        Ok(closed.into_iter().collect::<Result<(), _>>()?)
+    }
+
+    fn text(&self, outcome: &Outcome) -> String {
+        format!(
+            "{}\n{}",
+            self.machine.line(),
+            table::text(&outcome.results, &self.notes(outcome)).trim_end()
+        )
+    }
+
+    fn json(&self, outcome: &Outcome) -> String {
+        let (void, taken) = outcome.results.void();
+        json!({
+            "machine": self.machine,
+            "plan": self.plan,
+            "dataplanes": outcome.dataplanes,
+            "samples_taken": taken,
+            "samples_void": void,
+            "results": outcome.results.json(),
+            "notes": self.notes(outcome),
+        })
+        .to_string()
+    }
+
+    /// What a reader has to know to read the figures right.
+    fn notes(&self, outcome: &Outcome) -> Vec<String> {
+        let plan = &self.plan;
+        let mut notes = vec![format!(
+            "medians (min-max) of {} round{}; TCP over {} s each, round trips over {} s of {}-byte UDP datagrams, one at a time",
+            plan.rounds,
+            if plan.rounds == 1 { "" } else { "s" },
+            plan.tcp.as_secs_f64(),
+            plan.round_trip.as_secs_f64(),
+            round_trip::PAYLOAD_BYTES,
+        )];
+        notes.push("CPU is that of the whole machine, load generators included".to_owned());
+        if !outcome.dataplanes.contains(&Dataplane::Kernel) {
+            notes.push(
+                "this kernel has no VXLAN device: measured alone, without a ratio".to_owned(),
+            );
+        }
+        if plan.quick {
+            notes.push("--quick: short and few measurements, for a first look".to_owned());
+        }
+        if !self.machine.optimized {
+            notes.push("DEBUG BUILD: the figures say nothing; build with --release".to_owned());
+        }
+        let (void, taken) = outcome.results.void();
+        notes.push(format!(
+            "{void} of {taken} samples void: more than 2 % of the CPU time went to other processes or was stolen by the hypervisor"
+        ));
+        if outcome.results.rows().iter().any(results::Row::is_void) {
+            notes.push(
+                "* no sample of this figure counts: it is of void ones, an indication at best"
+                    .to_owned(),
+            );
+        }
+        notes
+    }
+}
+
+/// Who begins changes from round to round, so that it gives nobody an advantage.
+fn turn(dataplanes: &[Dataplane], round: u32) -> Vec<Dataplane> {
+    let mut turn = dataplanes.to_vec();
+    if round.is_multiple_of(2) {
+        turn.reverse();
+    }
+    turn
+}

@@ -1,0 +1,258 @@
+//! All readings of one run, and what they amount to: medians, ranges, ratios, and which do not count.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::dataplane::Dataplane;
+use super::exercise::Reading;
+use super::measure::Measure;
+use super::wire::Wire;
+
+/// Readings by wire and measure, in the order of the table.
+#[derive(Debug, Default)]
+pub(super) struct Results {
+    series: BTreeMap<(Wire, Measure), BTreeMap<Dataplane, Vec<Sample>>>,
+}
+
+/// A reading of one round.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(super) struct Sample {
+    /// From 1.
+    pub(super) round: u32,
+    pub(super) value: f64,
+    /// It was disturbed and does not count.
+    pub(super) void: bool,
+    /// Of the machine's CPU time, what the hypervisor gave to others meanwhile.
+    pub(super) steal_share: f64,
+    /// Of the machine's CPU time, what other processes used meanwhile.
+    pub(super) foreign_share: f64,
+}
+
+/// What the samples of one dataplane amount to.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(super) struct Summary {
+    pub(super) median: f64,
+    pub(super) min: f64,
+    pub(super) max: f64,
+    /// Samples that count.
+    pub(super) valid: usize,
+    /// Samples.
+    pub(super) taken: usize,
+    /// No sample counts: the figures are of those that do not, for want of better.
+    pub(super) void: bool,
+}
+
+/// One row of the table.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Row {
+    pub(super) wire: Wire,
+    pub(super) measure: Measure,
+    pub(super) summaries: BTreeMap<Dataplane, Summary>,
+}
+
+impl Results {
+    /// Adds what was read in one round.
+    pub(super) fn add(
+        &mut self,
+        wire: Wire,
+        dataplane: Dataplane,
+        round: u32,
+        readings: &[Reading],
+    ) {
+        for reading in readings {
+            let sample = Sample {
+                round,
+                value: reading.value,
+                void: reading.usage.is_disturbed(),
+                steal_share: reading.usage.steal_share,
+                foreign_share: reading.usage.foreign_share,
+            };
+            let series = self.series.entry((wire, reading.measure)).or_default();
+            series.entry(dataplane).or_default().push(sample);
+        }
+    }
+
+    /// The table.
+    pub(super) fn rows(&self) -> Vec<Row> {
+        let row = |(&(wire, measure), series): (_, &BTreeMap<_, Vec<Sample>>)| Row {
+            wire,
+            measure,
+            summaries: series
+                .iter()
+                .filter_map(|(name, samples)| Some((*name, summary(samples)?)))
+                .collect(),
+        };
+        self.series.iter().map(row).collect()
+    }
+
+    /// How many samples do not count, and of how many.
+    pub(super) fn void(&self) -> (usize, usize) {
+        let samples = || self.series.values().flat_map(BTreeMap::values).flatten();
+        (
+            samples().filter(|sample| sample.void).count(),
+            samples().count(),
+        )
+    }
+
+    /// An array of rows with their samples.
+    pub(super) fn json(&self) -> Value {
+        self.rows().iter().map(|row| self.row_json(row)).collect()
+    }
+
+    fn row_json(&self, row: &Row) -> Value {
+        let mut dataplanes = Map::new();
+        for (dataplane, samples) in &self.series[&(row.wire, row.measure)] {
+            let summary = row.summaries.get(dataplane);
+            let value = json!({ "summary": summary, "samples": samples });
+            dataplanes.insert(dataplane.name().to_owned(), value);
+        }
+        json!({
+            "wire": row.wire,
+            "measure": row.measure.key(),
+            "unit": row.measure.unit(),
+            "better": row.measure.better().name(),
+            "dataplanes": dataplanes,
+            "ratio": row.ratio(),
+            "ratio_void": row.is_void(),
+        })
+    }
+}
+
+impl Row {
+    /// Our median over the kernel's; `None` if one of them is missing, or the kernel's is nothing.
+    pub(super) fn ratio(&self) -> Option<f64> {
+        let median = |dataplane| {
+            self.summaries
+                .get(&dataplane)
+                .map(|summary: &Summary| summary.median)
+        };
+        let ratio = median(Dataplane::SilkVtep)? / median(Dataplane::Kernel)?;
+        ratio.is_finite().then_some(ratio)
+    }
+
+    /// One of the medians has no sample that counts.
+    pub(super) fn is_void(&self) -> bool {
+        self.summaries.values().any(|summary| summary.void)
+    }
+}
+
+fn summary(samples: &[Sample]) -> Option<Summary> {
+    let valid = samples.iter().filter(|sample| !sample.void).count();
+    let counts = |sample: &&Sample| valid == 0 || !sample.void;
+    let mut values: Vec<f64> = samples
+        .iter()
+        .filter(counts)
+        .map(|sample| sample.value)
+        .collect();
+    values.sort_by(f64::total_cmp);
+    Some(Summary {
+        median: median(&values)?,
+        min: *values.first()?,
+        max: *values.last()?,
+        valid,
+        taken: samples.len(),
+        void: valid == 0,
+    })
+}
+
+/// Of sorted values; the mean of the middle two if they are even in number.
+fn median(values: &[f64]) -> Option<f64> {
+    let upper = *values.get(values.len() / 2)?;
+    if values.len() % 2 == 1 {
+        return Some(upper);
+    }
+    let lower = *values.get((values.len() / 2).checked_sub(1)?)?;
+    Some(f64::midpoint(lower, upper))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::bench::measure::Way;
+    use crate::cli::bench::meter::Usage;
+
+    const MEASURE: Measure = Measure::TcpRate(1, Way::Out);
+
+    fn reading(value: f64, foreign_share: f64) -> [Reading; 1] {
+        let usage = Usage {
+            seconds: 1.0,
+            busy_seconds: 2.0,
+            steal_share: 0.0,
+            foreign_share,
+        };
+        [Reading {
+            measure: MEASURE,
+            value,
+            usage,
+        }]
+    }
+
+    fn results(kernel: &[(f64, f64)], ours: &[(f64, f64)]) -> Results {
+        let mut results = Results::default();
+        for (dataplane, values) in [(Dataplane::Kernel, kernel), (Dataplane::SilkVtep, ours)] {
+            for ((value, foreign), round) in values.iter().zip(1..) {
+                results.add(Wire::Mtu, dataplane, round, &reading(*value, *foreign));
+            }
+        }
+        results
+    }
+
+    fn only_row(results: &Results) -> Row {
+        let mut rows = results.rows();
+        assert_eq!(rows.len(), 1);
+        rows.remove(0)
+    }
+
+    #[test]
+    fn the_ratio_is_that_of_the_medians() {
+        let row = only_row(&results(
+            &[(8.0, 0.0), (10.0, 0.0), (30.0, 0.0)],
+            &[(5.0, 0.0), (6.0, 0.0)],
+        ));
+        assert_eq!(row.ratio(), Some(0.55));
+        let kernel = row.summaries[&Dataplane::Kernel];
+        assert_eq!((kernel.median, kernel.min, kernel.max), (10.0, 8.0, 30.0));
+    }
+
+    #[test]
+    fn disturbed_samples_do_not_count_while_there_are_others() {
+        let row = only_row(&results(
+            &[(10.0, 0.0), (1.0, 0.5)],
+            &[(1.0, 0.5), (3.0, 0.5)],
+        ));
+        let (kernel, ours) = (
+            row.summaries[&Dataplane::Kernel],
+            row.summaries[&Dataplane::SilkVtep],
+        );
+        assert_eq!(
+            (kernel.median, kernel.valid, kernel.taken, kernel.void),
+            (10.0, 1, 2, false)
+        );
+        assert_eq!(
+            (ours.median, ours.valid, ours.taken, ours.void),
+            (2.0, 0, 2, true)
+        );
+        assert!(row.is_void());
+    }
+
+    #[test]
+    fn void_samples_are_counted_and_told() {
+        let results = results(&[(10.0, 0.0), (1.0, 0.5)], &[(5.0, 0.0)]);
+        assert_eq!(results.void(), (1, 3));
+        let json = results.json();
+        assert_eq!(json[0]["dataplanes"]["kernel"]["samples"][1]["void"], true);
+        assert_eq!(json[0]["ratio"], 0.5);
+        assert_eq!(json[0]["measure"], "tcp-1-out-rate");
+    }
+
+    #[test]
+    fn alone_a_dataplane_has_no_ratio() {
+        assert_eq!(only_row(&results(&[], &[(5.0, 0.0)])).ratio(), None);
+        assert_eq!(
+            only_row(&results(&[(0.0, 0.0)], &[(5.0, 0.0)])).ratio(),
+            None
+        );
+    }
+}

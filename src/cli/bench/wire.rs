@@ -1,0 +1,105 @@
+//! The underlay's veth pair as two kinds of wire.
+
+use std::net::UdpSocket;
+
+use serde::Serialize;
+
+use crate::cli::lab::ground::{Place, UNDERLAY_LINK};
+use crate::error::{SetupError, errno};
+use crate::sys::ethtool;
+
+/// How large the pieces are that the underlay passes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Wire {
+    /// A veth pair as it comes: what was not segmented by then never is, as between containers of one host.
+    Super,
+    /// Every packet within the MTU, and the receiver merges them (GRO), as between two hosts whose cards do no
+    /// segmentation for tunnels.
+    Mtu,
+}
+
+/// What `ethtool -K eth0 tso off tx-udp_tnl-segmentation off tx-udp_tnl-csum-segmentation off tx-udp-segmentation off
+/// gro on` switches; `tso` stands for the four of TCP (NETIF_F_ALL_TSO). veth runs GRO only where the sender has no TSO.
+const MTU_FEATURES: [(&str, bool); 8] = [
+    ("tx-tcp-segmentation", false),
+    ("tx-tcp-ecn-segmentation", false),
+    ("tx-tcp-mangleid-segmentation", false),
+    ("tx-tcp6-segmentation", false),
+    ("tx-udp_tnl-segmentation", false),
+    ("tx-udp_tnl-csum-segmentation", false),
+    ("tx-udp-segmentation", false),
+    ("rx-gro", true),
+];
+
+impl Wire {
+    /// Both.
+    pub(super) const ALL: [Self; 2] = [Self::Super, Self::Mtu];
+
+    /// As it is called in tables and JSON.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Super => "super",
+            Self::Mtu => "mtu",
+        }
+    }
+
+    /// What it is, for people.
+    pub(super) fn description(self) -> &'static str {
+        match self {
+            Self::Super => "veth as it comes: super-frames pass whole",
+            Self::Mtu => "every packet within the MTU: segmentation offloads off, GRO on",
+        }
+    }
+
+    /// Makes the veth pair between the cells such a wire.
+    ///
+    /// # Errors
+    /// If the kernel lacks one of the features or does not switch it.
+    pub(super) fn apply(self, places: &[Place; 2]) -> Result<(), SetupError> {
+        match self {
+            Self::Super => Ok(()),
+            Self::Mtu => places.iter().try_for_each(|place| {
+                let label = place.host.label();
+                let failed =
+                    |cause: String| SetupError::new("set offloads of eth0 in", label, cause);
+                place.host.run(switch)?.map_err(failed)
+            }),
+        }
+    }
+}
+
+/// Switches the features of the calling thread's `eth0`.
+fn switch() -> Result<(), String> {
+    let named = |call: &str, error: &std::io::Error| format!("{call}: {}", errno(error));
+    // Any socket will do: what counts is its namespace.
+    let socket = UdpSocket::bind("127.0.0.1:0").map_err(|error| named("socket", &error))?;
+    let names = ethtool::feature_names(&socket, UNDERLAY_LINK)
+        .map_err(|error| named("ETHTOOL_GSTRINGS", &error))?;
+    let number = |(wanted, on): (&str, bool)| {
+        let number = names.iter().position(|name| name == wanted);
+        number
+            .map(|number| (number, on))
+            .ok_or_else(|| format!("this kernel has no `{wanted}`"))
+    };
+    let changes = MTU_FEATURES
+        .into_iter()
+        .map(number)
+        .collect::<Result<Vec<_>, _>>()?;
+    ethtool::set_features(&socket, UNDERLAY_LINK, &changes)
+        .map_err(|error| named("ETHTOOL_SFEATURES", &error))?;
+    // The driver may want otherwise: look.
+    let now = ethtool::features(&socket, UNDERLAY_LINK)
+        .map_err(|error| named("ETHTOOL_GFEATURES", &error))?;
+    match changes
+        .iter()
+        .find(|(number, on)| now.get(*number) != Some(on))
+    {
+        None => Ok(()),
+        Some((number, on)) => Err(format!(
+            "`{}` is not {}",
+            names[*number],
+            if *on { "on" } else { "off" }
+        )),
+    }
+}
