@@ -3,26 +3,56 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::curve::{self, Reference};
 use super::dataplane::Bed;
 use super::measure::{Beside, Measure, Percentile, Way};
 use super::meter::{Meter, Usage};
 use super::plan::Plan;
 use super::round_trip::{self, RoundTrips};
 use super::tcp::Streams;
+use super::udp::{Flow, Trial};
 use crate::cli::lab::LabError;
 use crate::cli::lab::interrupt::Interrupt;
 use crate::error::SetupError;
 
 /// How late a wait may notice an interruption.
 const TICK: Duration = Duration::from_millis(50);
+/// Streams side by side.
+const STREAMS: [usize; 2] = [1, 4];
+/// Payload of datagrams: small, middling, and nearly a whole MTU.
+pub(super) const PAYLOADS_BYTES: [usize; 3] = [64, 512, 1400];
 
 /// One step of a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Exercise {
     /// So many TCP streams.
     Tcp(usize, Way),
-    /// UDP round trips.
+    /// Datagrams of that payload, as fast as one thread sends them.
+    UdpFlood(usize),
+    /// Datagrams of that payload at given rates. Needs to know what floods delivered.
+    UdpCurve(usize),
+    /// UDP round trips. At half load it needs to know what floods delivered.
     RoundTrip(Beside),
+}
+
+/// Where and how it is done.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Setting<'a> {
+    pub(super) bed: &'a Bed,
+    pub(super) plan: &'a Plan,
+    pub(super) interrupt: &'a Interrupt,
+    /// What floods of the exercise's datagrams delivered on this wire; `None` where no flood came before.
+    pub(super) reference: Option<Reference>,
+}
+
+/// What came of an exercise.
+#[derive(Debug, Clone)]
+pub(super) struct Findings {
+    pub(super) readings: Vec<Reading>,
+    /// The trials of a curve.
+    pub(super) trials: Vec<Trial>,
+    /// What the machine did meanwhile.
+    pub(super) usage: Usage,
 }
 
 /// One figure, measured once.
@@ -30,24 +60,40 @@ pub(super) enum Exercise {
 pub(super) struct Reading {
     pub(super) measure: Measure,
     pub(super) value: f64,
-    /// What the machine did meanwhile.
-    pub(super) usage: Usage,
+    /// It does not count, whatever the rest of the exercise: the load that belongs to it was missed or disturbed.
+    pub(super) void: bool,
 }
 
 impl Exercise {
     /// All of a round, in order.
     pub(super) fn all() -> Vec<Self> {
-        let tcp = [1, 4]
+        let tcp = STREAMS
             .into_iter()
             .flat_map(|streams| Way::ALL.map(|way| Self::Tcp(streams, way)));
-        tcp.chain(Beside::ALL.map(Self::RoundTrip)).collect()
+        let udp = PAYLOADS_BYTES
+            .into_iter()
+            .flat_map(|bytes| [Self::UdpFlood(bytes), Self::UdpCurve(bytes)]);
+        tcp.chain(udp)
+            .chain(Beside::ALL.map(Self::RoundTrip))
+            .collect()
     }
 
     /// For people.
     pub(super) fn label(self) -> String {
         match self {
             Self::Tcp(streams, way) => Measure::TcpRate(streams, way).label(),
+            Self::UdpFlood(bytes) => format!("UDP, {bytes} bytes, flood"),
+            Self::UdpCurve(bytes) => format!("UDP, {bytes} bytes, delivered over offered"),
             Self::RoundTrip(beside) => format!("round trips {}", beside.label()),
+        }
+    }
+
+    /// The datagrams whose floods it needs to know of.
+    pub(super) fn payload_bytes(self) -> Option<usize> {
+        match self {
+            Self::UdpFlood(bytes) | Self::UdpCurve(bytes) => Some(bytes),
+            Self::RoundTrip(Beside::HalfLoad) => Some(round_trip::PAYLOAD_BYTES),
+            Self::Tcp(..) | Self::RoundTrip(Beside::Idle | Beside::Tcp) => None,
         }
     }
 
@@ -55,25 +101,43 @@ impl Exercise {
     ///
     /// # Errors
     /// If no traffic passes at all; when interrupted.
-    pub(super) fn run(
-        self,
-        bed: &Bed,
-        plan: &Plan,
-        interrupt: &Interrupt,
-    ) -> Result<Vec<Reading>, LabError> {
+    pub(super) fn run(self, setting: Setting<'_>) -> Result<Findings, LabError> {
         match self {
-            Self::Tcp(streams, way) => tcp(bed, (streams, way), plan, interrupt),
-            Self::RoundTrip(beside) => round_trips(bed, beside, plan, interrupt),
+            Self::Tcp(streams, way) => tcp(setting, streams, way),
+            Self::UdpFlood(bytes) => flood(setting, bytes),
+            Self::UdpCurve(bytes) => udp_curve(setting, bytes),
+            Self::RoundTrip(beside) => round_trips(setting, beside),
         }
     }
 }
 
-fn tcp(
-    bed: &Bed,
-    (count, way): (usize, Way),
-    plan: &Plan,
-    interrupt: &Interrupt,
-) -> Result<Vec<Reading>, LabError> {
+impl Findings {
+    fn new(readings: Vec<Reading>, usage: Usage) -> Self {
+        Self {
+            readings,
+            trials: Vec::new(),
+            usage,
+        }
+    }
+}
+
+impl Reading {
+    fn new(measure: Measure, value: f64) -> Self {
+        Self {
+            measure,
+            value,
+            void: false,
+        }
+    }
+}
+
+fn tcp(setting: Setting<'_>, count: usize, way: Way) -> Result<Findings, LabError> {
+    let Setting {
+        bed,
+        plan,
+        interrupt,
+        ..
+    } = setting;
     let [a, b] = bed.ends();
     let (from, to) = match way {
         Way::Out => (a, b),
@@ -92,45 +156,109 @@ fn tcp(
         return Err(silent("TCP").into());
     }
     let gbit = bytes as f64 * 8.0 / 1e9;
-    let reading = |measure, value| Reading {
-        measure,
-        value,
-        usage,
-    };
-    Ok(vec![
-        reading(Measure::TcpRate(count, way), gbit / usage.seconds),
-        reading(Measure::TcpCpu(count, way), usage.busy_seconds / gbit),
-    ])
+    let readings = vec![
+        Reading::new(Measure::TcpRate(count, way), gbit / usage.seconds),
+        Reading::new(Measure::TcpCpu(count, way), usage.busy_seconds / gbit),
+    ];
+    Ok(Findings::new(readings, usage))
 }
 
-fn round_trips(
-    bed: &Bed,
-    beside: Beside,
-    plan: &Plan,
-    interrupt: &Interrupt,
-) -> Result<Vec<Reading>, LabError> {
+fn flood(setting: Setting<'_>, bytes: usize) -> Result<Findings, LabError> {
+    let [a, b] = setting.bed.ends();
+    let ours = setting.bed.processes();
+    let mut flow = Flow::open(a, b, bytes)?;
+    let meter = Meter::start(&ours)?;
+    let trial = flow.flood(setting.plan.flood, setting.interrupt)?;
+    let usage = meter.stop()?;
+    if trial.delivered <= 0.0 {
+        return Err(silent("UDP").into());
+    }
+    let saturated = Reading::new(Measure::UdpSaturated(bytes), trial.delivered / 1e3);
+    Ok(Findings::new(vec![saturated], usage))
+}
+
+fn udp_curve(setting: Setting<'_>, bytes: usize) -> Result<Findings, LabError> {
+    let Setting {
+        bed,
+        plan,
+        interrupt,
+        ..
+    } = setting;
+    let reference = reference(setting)?;
+    let [a, b] = bed.ends();
+    let ours = bed.processes();
+    let mut flow = Flow::open(a, b, bytes)?;
+    let meter = Meter::start(&ours)?;
+    let mut trial = |rate| flow.trial(rate, plan.trial, interrupt);
+    let mut trials = reference
+        .grid(plan.curve_points)
+        .map(&mut trial)
+        .collect::<Result<Vec<_>, _>>()?;
+    let zero_loss = curve::zero_loss(&mut trials, plan.zero_loss_steps, trial)?;
+    let usage = meter.stop()?;
+    let mut readings = vec![Reading::new(Measure::UdpZeroLoss(bytes), zero_loss / 1e3)];
+    readings.extend(half_load_cpu(setting, &mut flow, bytes, reference)?);
+    Ok(Findings {
+        readings,
+        trials,
+        usage,
+    })
+}
+
+/// None if nothing was delivered.
+fn half_load_cpu(
+    setting: Setting<'_>,
+    flow: &mut Flow,
+    bytes: usize,
+    reference: Reference,
+) -> Result<Option<Reading>, LabError> {
+    let ours = setting.bed.processes();
+    let meter = Meter::start(&ours)?;
+    let trial = flow.trial(reference.half_load(), setting.plan.flood, setting.interrupt)?;
+    let usage = meter.stop()?;
+    let delivered = trial.sent - trial.lost;
+    let reading = Reading {
+        void: trial.missed || usage.is_disturbed(),
+        ..Reading::new(
+            Measure::UdpCpu(bytes),
+            usage.busy_seconds / (delivered as f64 / 1e6),
+        )
+    };
+    Ok((delivered > 0).then_some(reading))
+}
+
+fn round_trips(setting: Setting<'_>, beside: Beside) -> Result<Findings, LabError> {
+    let Setting {
+        bed,
+        plan,
+        interrupt,
+        ..
+    } = setting;
     let [a, b] = bed.ends();
     let ours = bed.processes();
     let measured = || {
+        pause(plan.tcp_start, interrupt)?;
         let meter = Meter::start(&ours)?;
         let round_trips = round_trip::run(a, b, plan.round_trip, interrupt)?;
         Ok::<_, LabError>((meter.stop()?, round_trips))
     };
-    let (usage, round_trips) = match beside {
-        Beside::Idle => measured()?,
-        Beside::Tcp => Streams::connect(a, b, 1)?.run(|_| {
-            pause(plan.tcp_start, interrupt)?;
-            measured()
-        })?,
+    let ((usage, round_trips), missed) = match beside {
+        Beside::Idle => (measured()?, false),
+        Beside::HalfLoad => {
+            let rate = reference(setting)?.half_load();
+            Flow::open(a, b, round_trip::PAYLOAD_BYTES)?.beside(rate, measured)?
+        }
+        Beside::Tcp => (Streams::connect(a, b, 1)?.run(|_| measured())?, false),
     };
-    readings_of(&round_trips, beside, usage).ok_or_else(|| silent("UDP").into())
+    let readings = readings_of(&round_trips, beside, missed).ok_or_else(|| silent("UDP"))?;
+    Ok(Findings::new(readings, usage))
 }
 
-fn readings_of(round_trips: &RoundTrips, beside: Beside, usage: Usage) -> Option<Vec<Reading>> {
+fn readings_of(round_trips: &RoundTrips, beside: Beside, void: bool) -> Option<Vec<Reading>> {
     let reading = |measure, value| Reading {
         measure,
         value,
-        usage,
+        void,
     };
     let percentile = |percentile: Percentile| {
         let value = round_trips.percentile_us(percentile.share())?;
@@ -145,6 +273,12 @@ fn readings_of(round_trips: &RoundTrips, beside: Beside, usage: Usage) -> Option
         round_trips.lost_percent(),
     ));
     Some(readings)
+}
+
+fn reference(setting: Setting<'_>) -> Result<Reference, SetupError> {
+    setting
+        .reference
+        .ok_or_else(|| SetupError::new("measure", "UDP", "no flood came before"))
 }
 
 fn silent(protocol: &str) -> SetupError {

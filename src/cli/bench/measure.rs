@@ -7,6 +7,12 @@ pub(super) enum Measure {
     TcpRate(usize, Way),
     /// CPU time of the whole machine for it.
     TcpCpu(usize, Way),
+    /// Datagrams of that payload in bytes, delivered when flooded.
+    UdpSaturated(usize),
+    /// The highest rate of them at which none is lost.
+    UdpZeroLoss(usize),
+    /// CPU time of the whole machine for them, at half the load that both dataplanes carry.
+    UdpCpu(usize),
     /// UDP round trips.
     RoundTrip(Beside, Percentile),
     /// Requests that were never answered; the percentiles leave them out.
@@ -27,6 +33,8 @@ pub(super) enum Way {
 pub(super) enum Beside {
     /// Nothing.
     Idle,
+    /// 64-byte datagrams, half of what the weaker dataplane delivers: the same rate for both.
+    HalfLoad,
     /// A TCP stream, as fast as it goes, the way of the requests.
     Tcp,
 }
@@ -57,6 +65,9 @@ impl Measure {
         match self {
             Self::TcpRate(streams, way) => format!("tcp-{streams}-{}-rate", way.key()),
             Self::TcpCpu(streams, way) => format!("tcp-{streams}-{}-cpu", way.key()),
+            Self::UdpSaturated(bytes) => format!("udp-{bytes}-saturated"),
+            Self::UdpZeroLoss(bytes) => format!("udp-{bytes}-zero-loss"),
+            Self::UdpCpu(bytes) => format!("udp-{bytes}-cpu"),
             Self::RoundTrip(beside, percentile) => {
                 format!("round-trip-{}-{}", beside.key(), percentile.key())
             }
@@ -69,6 +80,9 @@ impl Measure {
         match self {
             Self::TcpRate(streams, way) => tcp_label(streams, way),
             Self::TcpCpu(streams, way) => format!("  CPU, {}", tcp_label(streams, way)),
+            Self::UdpSaturated(bytes) => format!("UDP, {bytes} bytes, saturated"),
+            Self::UdpZeroLoss(bytes) => format!("UDP, {bytes} bytes, zero loss"),
+            Self::UdpCpu(bytes) => format!("  CPU, UDP, {bytes} bytes, half load"),
             Self::RoundTrip(beside, percentile) => {
                 format!("round trip {}, {}", beside.label(), percentile.key())
             }
@@ -81,6 +95,8 @@ impl Measure {
         match self {
             Self::TcpRate(..) => "Gbit/s",
             Self::TcpCpu(..) => "CPU s/Gbit",
+            Self::UdpSaturated(_) | Self::UdpZeroLoss(_) => "kpps",
+            Self::UdpCpu(_) => "CPU s/Mpkt",
             Self::RoundTrip(..) => "us",
             Self::RoundTripsLost(_) => "%",
         }
@@ -89,8 +105,10 @@ impl Measure {
     /// Which is better.
     pub(super) fn better(self) -> Better {
         match self {
-            Self::TcpRate(..) => Better::Higher,
-            Self::TcpCpu(..) | Self::RoundTrip(..) | Self::RoundTripsLost(_) => Better::Lower,
+            Self::TcpRate(..) | Self::UdpSaturated(_) | Self::UdpZeroLoss(_) => Better::Higher,
+            Self::TcpCpu(..) | Self::UdpCpu(_) | Self::RoundTrip(..) | Self::RoundTripsLost(_) => {
+                Better::Lower
+            }
         }
     }
 }
@@ -121,11 +139,12 @@ impl Way {
 
 impl Beside {
     /// All.
-    pub(super) const ALL: [Self; 2] = [Self::Idle, Self::Tcp];
+    pub(super) const ALL: [Self; 3] = [Self::Idle, Self::HalfLoad, Self::Tcp];
 
     fn key(self) -> &'static str {
         match self {
             Self::Idle => "idle",
+            Self::HalfLoad => "half-load",
             Self::Tcp => "beside-tcp",
         }
     }
@@ -134,6 +153,7 @@ impl Beside {
     pub(super) fn label(self) -> &'static str {
         match self {
             Self::Idle => "idle",
+            Self::HalfLoad => "at half load",
             Self::Tcp => "beside TCP",
         }
     }

@@ -20,6 +20,16 @@ pub(super) struct Plan {
     /// Of a round-trip measurement.
     #[serde(rename = "round_trip_seconds", serialize_with = "seconds")]
     pub(super) round_trip: Duration,
+    /// Of a flood, and of the run at half load that CPU time is taken of.
+    #[serde(rename = "flood_seconds", serialize_with = "seconds")]
+    pub(super) flood: Duration,
+    /// Of a UDP trial. RFC 2544 section 24 asks for 60 s.
+    #[serde(rename = "trial_seconds", serialize_with = "seconds")]
+    pub(super) trial: Duration,
+    /// Offered rates of a curve.
+    pub(super) curve_points: u32,
+    /// Trials more that narrow down the zero-loss rate.
+    pub(super) zero_loss_steps: usize,
 }
 
 impl Plan {
@@ -32,6 +42,10 @@ impl Plan {
             tcp: millis(2000, 500),
             tcp_start: millis(500, 150),
             round_trip: millis(2000, 500),
+            flood: millis(1000, 400),
+            trial: millis(500, 100),
+            curve_points: if quick { 4 } else { 8 },
+            zero_loss_steps: if quick { 2 } else { 4 },
         }
     }
 }

@@ -5,15 +5,40 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use super::curve::Reference;
 use super::dataplane::Dataplane;
-use super::exercise::Reading;
+use super::exercise::Findings;
 use super::measure::Measure;
+use super::udp::Trial;
 use super::wire::Wire;
 
 /// Readings by wire and measure, in the order of the table.
 #[derive(Debug, Default)]
 pub(super) struct Results {
     series: BTreeMap<(Wire, Measure), BTreeMap<Dataplane, Vec<Sample>>>,
+    curves: Vec<Curve>,
+}
+
+/// Delivered over offered, of one round.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Curve {
+    pub(super) wire: Wire,
+    pub(super) payload_bytes: usize,
+    pub(super) dataplane: Dataplane,
+    pub(super) round: u32,
+    /// It was disturbed and does not count.
+    pub(super) void: bool,
+    /// Those of the grid by rising rate, then those of the search for the zero-loss rate.
+    pub(super) trials: Vec<Trial>,
+}
+
+/// Whose findings, and when.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Occasion {
+    pub(super) wire: Wire,
+    pub(super) dataplane: Dataplane,
+    /// From 1.
+    pub(super) round: u32,
 }
 
 /// A reading of one round.
@@ -53,25 +78,55 @@ pub(super) struct Row {
 }
 
 impl Results {
-    /// Adds what was read in one round.
+    /// Adds what one exercise found; `payload_bytes` are those of its curve, if it has one.
     pub(super) fn add(
         &mut self,
-        wire: Wire,
-        dataplane: Dataplane,
-        round: u32,
-        readings: &[Reading],
+        occasion: Occasion,
+        payload_bytes: Option<usize>,
+        findings: Findings,
     ) {
-        for reading in readings {
+        let Occasion {
+            wire,
+            dataplane,
+            round,
+        } = occasion;
+        let usage = findings.usage;
+        for reading in findings.readings {
             let sample = Sample {
                 round,
                 value: reading.value,
-                void: reading.usage.is_disturbed(),
-                steal_share: reading.usage.steal_share,
-                foreign_share: reading.usage.foreign_share,
+                void: reading.void || usage.is_disturbed(),
+                steal_share: usage.steal_share,
+                foreign_share: usage.foreign_share,
             };
             let series = self.series.entry((wire, reading.measure)).or_default();
             series.entry(dataplane).or_default().push(sample);
         }
+        if let (Some(payload_bytes), false) = (payload_bytes, findings.trials.is_empty()) {
+            let (void, trials) = (usage.is_disturbed(), findings.trials);
+            self.curves.push(Curve {
+                wire,
+                payload_bytes,
+                dataplane,
+                round,
+                void,
+                trials,
+            });
+        }
+    }
+
+    /// What the first flood of each dataplane delivered; `None` before there was one.
+    pub(super) fn reference(&self, wire: Wire, payload_bytes: usize) -> Option<Reference> {
+        let series = self
+            .series
+            .get(&(wire, Measure::UdpSaturated(payload_bytes)))?;
+        let first = |samples: &Vec<Sample>| samples.first().map(|sample| sample.value * 1e3);
+        Reference::of(&series.values().filter_map(first).collect::<Vec<_>>())
+    }
+
+    /// Delivered over offered, of all rounds.
+    pub(super) fn curves(&self) -> &[Curve] {
+        &self.curves
     }
 
     /// The table.
@@ -170,30 +225,39 @@ fn median(values: &[f64]) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::bench::exercise::Reading;
     use crate::cli::bench::measure::Way;
     use crate::cli::bench::meter::Usage;
 
     const MEASURE: Measure = Measure::TcpRate(1, Way::Out);
 
-    fn reading(value: f64, foreign_share: f64) -> [Reading; 1] {
-        let usage = Usage {
-            seconds: 1.0,
-            busy_seconds: 2.0,
-            steal_share: 0.0,
-            foreign_share,
-        };
-        [Reading {
-            measure: MEASURE,
-            value,
-            usage,
-        }]
+    fn findings(measure: Measure, value: f64, foreign_share: f64) -> Findings {
+        Findings {
+            readings: vec![Reading {
+                measure,
+                value,
+                void: false,
+            }],
+            trials: Vec::new(),
+            usage: Usage {
+                seconds: 1.0,
+                busy_seconds: 2.0,
+                steal_share: 0.0,
+                foreign_share,
+            },
+        }
     }
 
     fn results(kernel: &[(f64, f64)], ours: &[(f64, f64)]) -> Results {
         let mut results = Results::default();
         for (dataplane, values) in [(Dataplane::Kernel, kernel), (Dataplane::SilkVtep, ours)] {
             for ((value, foreign), round) in values.iter().zip(1..) {
-                results.add(Wire::Mtu, dataplane, round, &reading(*value, *foreign));
+                let occasion = Occasion {
+                    wire: Wire::Mtu,
+                    dataplane,
+                    round,
+                };
+                results.add(occasion, None, findings(MEASURE, *value, *foreign));
             }
         }
         results
@@ -254,5 +318,30 @@ mod tests {
             only_row(&results(&[(0.0, 0.0)], &[(5.0, 0.0)])).ratio(),
             None
         );
+    }
+
+    #[test]
+    fn the_reference_is_that_of_the_first_round() {
+        let mut results = Results::default();
+        let measure = Measure::UdpSaturated(64);
+        assert_eq!(results.reference(Wire::Mtu, 64), None);
+        for (dataplane, round, value) in [
+            (Dataplane::Kernel, 1, 110.0),
+            (Dataplane::SilkVtep, 1, 140.0),
+            (Dataplane::Kernel, 2, 500.0),
+        ] {
+            let occasion = Occasion {
+                wire: Wire::Mtu,
+                dataplane,
+                round,
+            };
+            results.add(occasion, Some(64), findings(measure, value, 0.0));
+        }
+        assert_eq!(
+            results.reference(Wire::Mtu, 64),
+            Reference::of(&[110_000.0, 140_000.0])
+        );
+        assert_eq!(results.reference(Wire::Super, 64), None);
+        assert!(results.curves().is_empty(), "floods have no curve");
     }
 }
