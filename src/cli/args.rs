@@ -64,6 +64,9 @@ pub struct BenchArgs {
     /// Finish in about a minute: one round, short measurements
     #[arg(long)]
     pub quick: bool,
+    /// Write a page with plots too
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
     /// How often to measure everything [default: 5; with --quick: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub rounds: Option<u32>,

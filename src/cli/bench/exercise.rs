@@ -3,14 +3,14 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::curve::{self, Reference};
+use super::curve::{self, Reference, Trials};
 use super::dataplane::Bed;
 use super::measure::{Beside, Measure, Percentile, Way};
 use super::meter::{Meter, Usage};
 use super::plan::Plan;
 use super::round_trip::{self, RoundTrips};
 use super::tcp::Streams;
-use super::udp::{Flow, Trial};
+use super::udp::Flow;
 use crate::cli::lab::LabError;
 use crate::cli::lab::interrupt::Interrupt;
 use crate::error::SetupError;
@@ -49,8 +49,8 @@ pub(super) struct Setting<'a> {
 #[derive(Debug, Clone)]
 pub(super) struct Findings {
     pub(super) readings: Vec<Reading>,
-    /// The trials of a curve.
-    pub(super) trials: Vec<Trial>,
+    /// Of a curve.
+    pub(super) trials: Option<Trials>,
     /// What the machine did meanwhile.
     pub(super) usage: Usage,
 }
@@ -115,7 +115,7 @@ impl Findings {
     fn new(readings: Vec<Reading>, usage: Usage) -> Self {
         Self {
             readings,
-            trials: Vec::new(),
+            trials: None,
             usage,
         }
     }
@@ -190,17 +190,21 @@ fn udp_curve(setting: Setting<'_>, bytes: usize) -> Result<Findings, LabError> {
     let mut flow = Flow::open(a, b, bytes)?;
     let meter = Meter::start(&ours)?;
     let mut trial = |rate| flow.trial(rate, plan.trial, interrupt);
-    let mut trials = reference
+    let grid = reference
         .grid(plan.curve_points)
         .map(&mut trial)
-        .collect::<Result<Vec<_>, _>>()?;
+        .collect::<Result<_, _>>()?;
+    let mut trials = Trials {
+        grid,
+        search: Vec::new(),
+    };
     let zero_loss = curve::zero_loss(&mut trials, plan.zero_loss_steps, trial)?;
     let usage = meter.stop()?;
     let mut readings = vec![Reading::new(Measure::UdpZeroLoss(bytes), zero_loss / 1e3)];
     readings.extend(half_load_cpu(setting, &mut flow, bytes, reference)?);
     Ok(Findings {
         readings,
-        trials,
+        trials: Some(trials),
         usage,
     })
 }

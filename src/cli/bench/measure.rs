@@ -90,6 +90,22 @@ impl Measure {
         }
     }
 
+    /// Among others of its kind: `4 b->a`.
+    pub(super) fn short(self) -> String {
+        match self {
+            Self::TcpRate(streams, way) | Self::TcpCpu(streams, way) => {
+                format!("{streams} {}", way.label())
+            }
+            Self::UdpSaturated(bytes) | Self::UdpZeroLoss(bytes) | Self::UdpCpu(bytes) => {
+                format!("{bytes} bytes")
+            }
+            Self::RoundTrip(beside, percentile) => {
+                format!("{} {}", beside.short(), percentile.key())
+            }
+            Self::RoundTripsLost(beside) => beside.short().to_owned(),
+        }
+    }
+
     /// What the figure counts.
     pub(super) fn unit(self) -> &'static str {
         match self {
@@ -155,6 +171,14 @@ impl Beside {
             Self::Idle => "idle",
             Self::HalfLoad => "at half load",
             Self::Tcp => "beside TCP",
+        }
+    }
+
+    fn short(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::HalfLoad => "half",
+            Self::Tcp => "TCP",
         }
     }
 }

@@ -10,11 +10,13 @@
 mod curve;
 mod dataplane;
 mod exercise;
+mod html;
 mod kernel_vtep;
 mod machine;
 mod measure;
 mod meter;
 mod plan;
+mod plot;
 mod progress;
 mod results;
 mod round_trip;
@@ -24,7 +26,9 @@ mod tcp;
 mod udp;
 mod wire;
 
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::path::Path;
 
 use serde_json::json;
 
@@ -32,6 +36,7 @@ use crate::cli::CliError;
 use crate::cli::args::BenchArgs;
 use crate::cli::lab::LabError;
 use crate::cli::lab::interrupt::Interrupt;
+use crate::error::errno;
 use dataplane::{Bed, Dataplane};
 use exercise::{Exercise, Setting};
 use machine::Machine;
@@ -45,13 +50,28 @@ use wire::Wire;
 /// # Errors
 /// [`CliError::Failed`] with what failed first. All was removed by then as far as it could be.
 pub fn run(args: &BenchArgs, json: bool) -> Result<(), CliError> {
+    // Before a quarter of an hour of work for nothing.
+    let page = args
+        .html
+        .as_deref()
+        .map(|path| Ok::<_, CliError>((path, open(path)?)))
+        .transpose()?;
     let bench = Bench {
         plan: Plan::new(args.quick, args.rounds),
         machine: Machine::read(),
     };
-    let outcome = bench
-        .run()
-        .map_err(|error| CliError::Failed(format!("bench: {error}")))?;
+    let outcome = bench.run().map_err(failed)?;
+    if let Some((path, file)) = page {
+        let notes = bench.notes(&outcome);
+        let html = html::page(
+            &bench.machine,
+            &outcome.dataplanes,
+            &outcome.results,
+            &notes,
+        )
+        .map_err(failed)?;
+        write(file, &html).map_err(|error| unwritable(path, &error))?;
+    }
     let text = if json {
         bench.json(&outcome)
     } else {
@@ -59,6 +79,30 @@ pub fn run(args: &BenchArgs, json: bool) -> Result<(), CliError> {
     };
     writeln!(io::stdout(), "{text}")?;
     Ok(())
+}
+
+fn failed(error: impl std::fmt::Display) -> CliError {
+    CliError::Failed(format!("bench: {error}"))
+}
+
+/// What an earlier run wrote stays until there is something better.
+fn open(path: &Path) -> Result<File, CliError> {
+    let mut options = OpenOptions::new();
+    options
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .map_err(|error| unwritable(path, &error))
+}
+
+fn write(mut file: File, text: &str) -> io::Result<()> {
+    file.set_len(0)?;
+    file.write_all(text.as_bytes())
+}
+
+fn unwritable(path: &Path, error: &io::Error) -> CliError {
+    failed(format_args!("write {}: {}", path.display(), errno(error)))
 }
 
 /// What is to be done, and where.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::curve::Reference;
+use super::curve::{Reference, Trials};
 use super::dataplane::Dataplane;
 use super::exercise::Findings;
 use super::measure::Measure;
@@ -28,8 +28,8 @@ pub(super) struct Curve {
     pub(super) round: u32,
     /// It was disturbed and does not count.
     pub(super) void: bool,
-    /// Those of the grid by rising rate, then those of the search for the zero-loss rate.
-    pub(super) trials: Vec<Trial>,
+    #[serde(flatten)]
+    pub(super) trials: Trials,
 }
 
 /// Whose findings, and when.
@@ -53,6 +53,16 @@ pub(super) struct Sample {
     pub(super) steal_share: f64,
     /// Of the machine's CPU time, what other processes used meanwhile.
     pub(super) foreign_share: f64,
+}
+
+/// One point of a median curve, in datagrams a second.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Point {
+    pub(super) offered: f64,
+    /// Median.
+    pub(super) delivered: f64,
+    pub(super) min: f64,
+    pub(super) max: f64,
 }
 
 /// What the samples of one dataplane amount to.
@@ -102,8 +112,8 @@ impl Results {
             let series = self.series.entry((wire, reading.measure)).or_default();
             series.entry(dataplane).or_default().push(sample);
         }
-        if let (Some(payload_bytes), false) = (payload_bytes, findings.trials.is_empty()) {
-            let (void, trials) = (usage.is_disturbed(), findings.trials);
+        if let Some((payload_bytes, trials)) = payload_bytes.zip(findings.trials) {
+            let void = usage.is_disturbed();
             self.curves.push(Curve {
                 wire,
                 payload_bytes,
@@ -149,6 +159,29 @@ impl Results {
             samples().filter(|sample| sample.void).count(),
             samples().count(),
         )
+    }
+
+    /// The median curve of the rounds that count, by rising rate; of all if none does. Trials whose sender missed its
+    /// rate are left out.
+    pub(super) fn curve(
+        &self,
+        wire: Wire,
+        payload_bytes: usize,
+        dataplane: Dataplane,
+    ) -> Vec<Point> {
+        let is_this = |curve: &&Curve| {
+            (curve.wire, curve.payload_bytes, curve.dataplane) == (wire, payload_bytes, dataplane)
+        };
+        let curves = || self.curves.iter().filter(is_this);
+        let none_counts = curves().all(|curve| curve.void);
+        let grids: Vec<_> = curves()
+            .filter(|curve| none_counts || !curve.void)
+            .map(|curve| &curve.trials.grid)
+            .collect();
+        let points = grids.iter().map(|grid| grid.len()).max().unwrap_or(0);
+        (0..points)
+            .filter_map(|index| point(grids.iter().filter_map(|grid| grid.get(index))))
+            .collect()
     }
 
     /// An array of rows with their samples.
@@ -212,6 +245,21 @@ fn summary(samples: &[Sample]) -> Option<Summary> {
     })
 }
 
+fn point<'a>(trials: impl Iterator<Item = &'a Trial>) -> Option<Point> {
+    let (mut offered, mut delivered): (Vec<f64>, Vec<f64>) = trials
+        .filter(|trial| !trial.missed)
+        .map(|trial| (trial.offered, trial.delivered))
+        .unzip();
+    offered.sort_by(f64::total_cmp);
+    delivered.sort_by(f64::total_cmp);
+    Some(Point {
+        offered: median(&offered)?,
+        delivered: median(&delivered)?,
+        min: *delivered.first()?,
+        max: *delivered.last()?,
+    })
+}
+
 /// Of sorted values; the mean of the middle two if they are even in number.
 fn median(values: &[f64]) -> Option<f64> {
     let upper = *values.get(values.len() / 2)?;
@@ -238,7 +286,7 @@ mod tests {
                 value,
                 void: false,
             }],
-            trials: Vec::new(),
+            trials: None,
             usage: Usage {
                 seconds: 1.0,
                 busy_seconds: 2.0,
@@ -343,5 +391,52 @@ mod tests {
         );
         assert_eq!(results.reference(Wire::Super, 64), None);
         assert!(results.curves().is_empty(), "floods have no curve");
+    }
+
+    fn trial(offered: f64, delivered: f64) -> Trial {
+        Trial {
+            target: Some(100.0),
+            offered,
+            delivered,
+            sent: 100,
+            lost: 0,
+            missed: offered < 99.0,
+        }
+    }
+
+    #[test]
+    fn a_curve_is_of_the_rounds_and_trials_that_count() {
+        let mut results = Results::default();
+        for (round, foreign, grid) in [
+            (1, 0.0, [trial(100.0, 90.0), trial(50.0, 50.0)]),
+            (2, 0.0, [trial(100.0, 80.0), trial(50.0, 50.0)]),
+            (3, 0.5, [trial(100.0, 1.0), trial(100.0, 1.0)]),
+        ] {
+            let occasion = Occasion {
+                wire: Wire::Mtu,
+                dataplane: Dataplane::Kernel,
+                round,
+            };
+            let trials = Some(Trials {
+                grid: grid.to_vec(),
+                search: Vec::new(),
+            });
+            let found = Findings {
+                trials,
+                ..findings(Measure::UdpZeroLoss(64), 0.0, foreign)
+            };
+            results.add(occasion, Some(64), found);
+        }
+        let curve = results.curve(Wire::Mtu, 64, Dataplane::Kernel);
+        assert_eq!(
+            curve,
+            [Point {
+                offered: 100.0,
+                delivered: 85.0,
+                min: 80.0,
+                max: 90.0
+            }]
+        );
+        assert!(results.curve(Wire::Mtu, 512, Dataplane::Kernel).is_empty());
     }
 }

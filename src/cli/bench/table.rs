@@ -29,6 +29,11 @@ pub(super) fn text(results: &Results, notes: &[String]) -> String {
 }
 
 fn table(rows: &[&Row]) -> String {
+    aligned(&lines(rows))
+}
+
+/// The head and a line for each row, as cells.
+pub(super) fn lines(rows: &[&Row]) -> Vec<Vec<String>> {
     let dataplanes: BTreeSet<_> = rows
         .iter()
         .flat_map(|row| row.summaries.keys().copied())
@@ -44,7 +49,7 @@ fn table(rows: &[&Row]) -> String {
     }
     let mut lines = vec![head];
     lines.extend(rows.iter().map(|row| line(row, &dataplanes)));
-    aligned(&lines)
+    lines
 }
 
 fn line(row: &Row, dataplanes: &BTreeSet<Dataplane>) -> Vec<String> {
