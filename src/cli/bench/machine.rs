@@ -5,6 +5,9 @@ use std::thread;
 
 use serde::Serialize;
 
+/// PROC_PID_INIT_INO (linux/proc_ns.h): the PID namespace that sees all others.
+const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
+
 /// What it says of itself; empty or zero where it says nothing.
 #[derive(Debug, Clone, Default, Serialize)]
 pub(super) struct Machine {
@@ -21,6 +24,8 @@ pub(super) struct Machine {
     pub(super) clocksource: String,
     /// Load averages at the start, over 1, 5 and 15 minutes.
     pub(super) load: String,
+    /// /proc shows every process of the machine: else what others use goes unseen.
+    pub(super) all_processes_seen: bool,
     /// This program's.
     pub(super) version: &'static str,
     /// Whether the compiler was told to optimize: figures of a debug build say nothing.
@@ -52,6 +57,8 @@ impl Machine {
                 .trim()
                 .to_owned(),
             load: load.join(" "),
+            all_processes_seen: fs::read_link("/proc/self/ns/pid")
+                .is_ok_and(|link| link.as_os_str() == INITIAL_PID_NAMESPACE),
             version: env!("CARGO_PKG_VERSION"),
             optimized: !cfg!(debug_assertions),
         }

@@ -1,6 +1,6 @@
 //! `silk-vtep bench`: this dataplane and the kernel's, on the same two cells, in turn, in one run.
 //!
-//! Called by the command line. A **bed** is two cells of the [`lab`](super::lab) with one dataplane between them on one
+//! Called by the command line. A **bed** is two cells of the `lab` with one dataplane between them on one
 //! wire; an **exercise** is one thing to measure on it, and gives **readings**. In each round and on each wire the beds
 //! of both dataplanes are built afresh and every exercise is done on one and at once on the other, so that whatever
 //! else changes on the machine changes for both. What was disturbed all the same is void.
@@ -15,6 +15,7 @@ mod kernel_vtep;
 mod machine;
 mod measure;
 mod meter;
+mod notes;
 mod plan;
 mod plot;
 mod progress;
@@ -235,50 +236,13 @@ impl Bench {
         .to_string()
     }
 
-    /// What a reader has to know to read the figures right.
     fn notes(&self, outcome: &Outcome) -> Vec<String> {
-        let plan = &self.plan;
-        let mut notes = vec![format!(
-            "medians (min-max) of {} round{}; TCP over {} s each, round trips over {} s of {}-byte UDP datagrams, one at a time",
-            plan.rounds,
-            if plan.rounds == 1 { "" } else { "s" },
-            plan.tcp.as_secs_f64(),
-            plan.round_trip.as_secs_f64(),
-            round_trip::PAYLOAD_BYTES,
-        )];
-        notes.push("CPU is that of the whole machine, load generators included".to_owned());
-        notes.push(format!(
-            "UDP by one sender and one receiver, payload in bytes; zero loss: the highest rate offered (within 1 %) of which all came through, \
-             after RFC 2544 section 26.1, in trials of {} s where it asks for 60; saturated: delivered, when sent as fast as one thread can",
-            plan.trial.as_secs_f64(),
-        ));
-        notes.push(
-            "a kernel device's sender does the work of the whole path inline, and so throttles itself: it hardly loses, \
-             it cannot offer more"
-                .to_owned(),
-        );
-        if !outcome.dataplanes.contains(&Dataplane::Kernel) {
-            notes.push(
-                "this kernel has no VXLAN device: measured alone, without a ratio".to_owned(),
-            );
-        }
-        if plan.quick {
-            notes.push("--quick: short and few measurements, for a first look".to_owned());
-        }
-        if !self.machine.optimized {
-            notes.push("DEBUG BUILD: the figures say nothing; build with --release".to_owned());
-        }
-        let (void, taken) = outcome.results.void();
-        notes.push(format!(
-            "{void} of {taken} samples void: more than 2 % of the CPU time went to other processes or was stolen by the hypervisor"
-        ));
-        if outcome.results.rows().iter().any(results::Row::is_void) {
-            notes.push(
-                "* no sample of this figure counts: it is of void ones, an indication at best"
-                    .to_owned(),
-            );
-        }
-        notes
+        notes::all(
+            &self.plan,
+            &self.machine,
+            &outcome.dataplanes,
+            &outcome.results,
+        )
     }
 }
 

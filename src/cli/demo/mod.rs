@@ -1,7 +1,7 @@
 //! `silk-vtep demo`: two cells and two containers on this machine, a packet's walk through their tables, pings, TCP,
 //! and everything removed again.
 //!
-//! Called by the command line. It stands on [`lab`](super::lab), which undoes itself on every way out. Only kill -9
+//! Called by the command line. It stands on `lab`, which undoes itself on every way out. Only kill -9
 //! leaves something to the operator: the two daemons, who end by SIGTERM, four names under /run/netns, and a directory
 //! under /run, all with the tag `sv-demo-xxxx` in their names.
 
