@@ -1,5 +1,7 @@
 //! What may be typed, as clap sees it. The words after a table's name are read by [`words`](super::words), as `ip` reads its own.
 
+mod bench;
+
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -7,6 +9,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::control::default_socket_path;
+
+pub use bench::{BenchArgs, BenchSubject, BenchWire, VtepSetting};
 
 /// What a veth takes (`ETH_MIN_MTU`, `ETH_MAX_MTU` in the kernel, which refuses the rest with a bare EINVAL).
 const VETH_MTU_BYTES: RangeInclusive<i64> = 68..=65_535;
@@ -56,20 +60,6 @@ pub enum Command {
     /// What is asked of a running daemon.
     #[command(flatten)]
     Table(TableCommand),
-}
-
-/// How to measure.
-#[derive(Debug, Clone, Args)]
-pub struct BenchArgs {
-    /// Finish in about a minute: one round, short measurements
-    #[arg(long)]
-    pub quick: bool,
-    /// Write a page with plots too
-    #[arg(long, value_name = "FILE")]
-    pub html: Option<PathBuf>,
-    /// How often to measure everything [default: 5; with --quick: 1]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub rounds: Option<u32>,
 }
 
 /// What is done with a container.

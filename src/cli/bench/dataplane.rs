@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::kernel_vtep;
 use super::wire::Wire;
+use crate::cli::args::VtepSetting;
 use crate::cli::lab::LabError;
 use crate::cli::lab::ground::{self, CellPlan, End, Place};
 use crate::cli::lab::interrupt::Interrupt;
@@ -57,13 +58,14 @@ enum Carrier {
 }
 
 impl Bed {
-    /// Builds everything, up to containers that can speak to each other.
+    /// Builds everything, up to containers that can speak to each other. `settings` are for our own daemons.
     ///
     /// # Errors
     /// The step that failed, or [`LabError::Interrupted`]; what was built until then is gone again.
     pub(super) fn build(
         dataplane: Dataplane,
         wire: Wire,
+        settings: &[VtepSetting],
         interrupt: &Interrupt,
     ) -> Result<Self, LabError> {
         interrupt.check()?;
@@ -76,7 +78,8 @@ impl Bed {
                 Carrier::Kernel(Box::new(places))
             }
             Dataplane::SilkVtep => {
-                Carrier::Daemons(Box::new(Site::build(places, &scratch, interrupt)?))
+                let site = Site::build(places, &scratch, settings, interrupt)?;
+                Carrier::Daemons(Box::new(site))
             }
         };
         Ok(Self { carrier, scratch })

@@ -11,6 +11,7 @@ use super::plan::Plan;
 use super::round_trip::{self, RoundTrips};
 use super::tcp::Streams;
 use super::udp::Flow;
+use crate::cli::args::BenchSubject;
 use crate::cli::lab::LabError;
 use crate::cli::lab::interrupt::Interrupt;
 use crate::error::SetupError;
@@ -65,17 +66,34 @@ pub(super) struct Reading {
 }
 
 impl Exercise {
-    /// All of a round, in order.
-    pub(super) fn all() -> Vec<Self> {
-        let tcp = STREAMS
-            .into_iter()
-            .flat_map(|streams| Way::ALL.map(|way| Self::Tcp(streams, way)));
-        let udp = PAYLOADS_BYTES
-            .into_iter()
-            .flat_map(|bytes| [Self::UdpFlood(bytes), Self::UdpCurve(bytes)]);
-        tcp.chain(udp)
-            .chain(Beside::ALL.map(Self::RoundTrip))
-            .collect()
+    /// Those of a round that measure `subjects`, in order. Each comes after what it needs to know.
+    pub(super) fn of(subjects: &[BenchSubject]) -> Vec<Self> {
+        let tcp = || {
+            STREAMS
+                .into_iter()
+                .flat_map(|streams| Way::ALL.map(|way| Self::Tcp(streams, way)))
+        };
+        let udp = || {
+            PAYLOADS_BYTES
+                .into_iter()
+                .flat_map(|bytes| [Self::UdpFlood(bytes), Self::UdpCurve(bytes)])
+        };
+        let mut exercises = Vec::new();
+        for subject in subjects {
+            match subject {
+                BenchSubject::Tcp => exercises.extend(tcp()),
+                BenchSubject::Udp => exercises.extend(udp()),
+                BenchSubject::Rtt => {
+                    let flood = Self::UdpFlood(round_trip::PAYLOAD_BYTES);
+                    // Half load is half of what a flood delivers.
+                    if !exercises.contains(&flood) {
+                        exercises.push(flood);
+                    }
+                    exercises.extend(Beside::ALL.map(Self::RoundTrip));
+                }
+            }
+        }
+        exercises
     }
 
     /// For people.
@@ -302,5 +320,38 @@ fn pause(duration: Duration, interrupt: &Interrupt) -> Result<(), LabError> {
             return Ok(());
         }
         thread::sleep(left.min(TICK));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_curve_and_a_half_load_come_after_their_flood() {
+        use BenchSubject::{Rtt, Tcp, Udp};
+        for subjects in [&[Tcp, Udp, Rtt][..], &[Udp], &[Rtt], &[Tcp, Rtt]] {
+            let exercises = Exercise::of(subjects);
+            for (place, exercise) in exercises.iter().enumerate() {
+                let Some(bytes) = exercise.payload_bytes() else {
+                    continue;
+                };
+                let flood = Exercise::UdpFlood(bytes);
+                let floods = exercises.iter().filter(|other| **other == flood);
+                assert_eq!(floods.count(), 1, "{subjects:?}");
+                assert!(exercises[..=place].contains(&flood), "{subjects:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn tcp_alone_needs_no_flood() {
+        let exercises = Exercise::of(&[BenchSubject::Tcp]);
+        assert_eq!(exercises.len(), STREAMS.len() * Way::ALL.len());
+        assert!(
+            exercises
+                .iter()
+                .all(|exercise| matches!(exercise, Exercise::Tcp(..)))
+        );
     }
 }

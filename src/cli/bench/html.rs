@@ -10,6 +10,7 @@ use super::plot::{self, Group, Scale};
 use super::results::{Results, Row};
 use super::table;
 use super::wire::Wire;
+use crate::cli::args::VtepSetting;
 
 const STYLE: &str = "
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 1180px; margin: 2em auto; padding: 0 1em }
@@ -30,6 +31,7 @@ figcaption { font-weight: 600 }
 /// If a plot cannot be drawn.
 pub(super) fn page(
     machine: &Machine,
+    settings: &[VtepSetting],
     dataplanes: &[Dataplane],
     results: &Results,
     notes: &[String],
@@ -43,14 +45,18 @@ pub(super) fn page(
     );
     let _ = write!(
         page,
-        "<p>Two cells with a container each, carried by{}.</p>\n{}",
+        "<p>Two cells with a container each, carried by{}.</p>\n{}{}",
         keys(dataplanes),
+        set(settings),
         list(notes)
     );
     let _ = write!(page, "<h2>The machine</h2>\n{}", machine_table(machine));
     let rows = results.rows();
     for wire in Wire::ALL {
         let rows: Vec<_> = rows.iter().filter(|row| row.wire == wire).collect();
+        if rows.is_empty() {
+            continue;
+        }
         let (name, description) = (wire.name(), wire.description());
         let _ = write!(
             page,
@@ -69,6 +75,14 @@ fn keys(dataplanes: &[Dataplane]) -> String {
         format!("<span class=\"key\" style=\"background: {color}\"></span>{name}")
     };
     dataplanes.iter().map(key).collect()
+}
+
+fn set(settings: &[VtepSetting]) -> String {
+    if settings.is_empty() {
+        return String::new();
+    }
+    let shown = escaped(super::shown(settings));
+    format!("<p>silk-vtep with <code>{shown}</code>.</p>\n")
 }
 
 fn list(notes: &[String]) -> String {
@@ -134,6 +148,9 @@ fn plots(
     for bytes in PAYLOADS_BYTES {
         let curve = |dataplane: &Dataplane| (*dataplane, results.curve(wire, bytes, *dataplane));
         let curves: Vec<_> = dataplanes.iter().map(curve).collect();
+        if curves.iter().all(|(_, points)| points.is_empty()) {
+            continue;
+        }
         figures.push_str(&figure(
             &format!("UDP, {bytes} bytes: delivered over offered"),
             &plot::curves(&curves)?,
@@ -264,12 +281,14 @@ mod tests {
     }
 
     fn page_of(dataplanes: &[Dataplane]) -> String {
+        let settings = ["lanes=1", "marks=<off>"].map(|text| text.parse().expect("a setting"));
         let machine = Machine {
             cpu: "<fast> & new".to_owned(),
             ..Machine::default()
         };
         page(
             &machine,
+            &settings,
             dataplanes,
             &results(dataplanes),
             &["a < b".to_owned()],
@@ -280,8 +299,9 @@ mod tests {
     #[test]
     fn the_page_has_its_plots_and_asks_for_nothing_else() {
         let page = page_of(&[Dataplane::Kernel, Dataplane::SilkVtep]);
-        // Three curves on each wire, and on the one with results a plot each of TCP, saturation and round trips.
-        assert_eq!(page.matches("<svg").count(), 9);
+        // One curve, and a plot each of TCP, saturation and round trips, on the one wire with results.
+        assert_eq!(page.matches("<svg").count(), 4);
+        assert_eq!(page.matches("<h2>Wire").count(), 1);
         assert_eq!(page.matches("<svg").count(), page.matches("</svg>").count());
         for outside in [
             "<script", "<link", "<img", "src=", "href=", "@import", "url(",
@@ -294,5 +314,6 @@ mod tests {
     fn text_is_escaped() {
         let page = page_of(&[Dataplane::SilkVtep]);
         assert!(page.contains("&lt;fast&gt; &amp; new") && page.contains("a &lt; b"));
+        assert!(page.contains("lanes = 1, marks = \"&lt;off&gt;\""));
     }
 }

@@ -27,6 +27,7 @@ mod tcp;
 mod udp;
 mod wire;
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
@@ -34,9 +35,10 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::cli::CliError;
-use crate::cli::args::BenchArgs;
-use crate::cli::lab::LabError;
+use crate::cli::args::{BenchArgs, VtepSetting};
 use crate::cli::lab::interrupt::Interrupt;
+use crate::cli::lab::{LabError, configuration};
+use crate::cli::words::UsageError;
 use crate::error::errno;
 use dataplane::{Bed, Dataplane};
 use exercise::{Exercise, Setting};
@@ -49,8 +51,9 @@ use wire::Wire;
 /// Runs the benchmark, which needs root, and prints its table; with `json` one JSON object instead.
 ///
 /// # Errors
-/// [`CliError::Failed`] with what failed first. All was removed by then as far as it could be.
+/// [`CliError::Usage`] if the daemons would refuse what is to be set; [`CliError::Failed`] with what failed first. All was removed by then as far as it could be.
 pub fn run(args: &BenchArgs, json: bool) -> Result<(), CliError> {
+    configuration::check(&args.set).map_err(wrong_setting)?;
     // Before a quarter of an hour of work for nothing.
     let page = args
         .html
@@ -58,7 +61,8 @@ pub fn run(args: &BenchArgs, json: bool) -> Result<(), CliError> {
         .map(|path| Ok::<_, CliError>((path, open(path)?)))
         .transpose()?;
     let bench = Bench {
-        plan: Plan::new(args.quick, args.rounds),
+        plan: Plan::new(args),
+        settings: args.set.clone(),
         machine: Machine::read(),
     };
     let outcome = bench.run().map_err(failed)?;
@@ -66,6 +70,7 @@ pub fn run(args: &BenchArgs, json: bool) -> Result<(), CliError> {
         let notes = bench.notes(&outcome);
         let html = html::page(
             &bench.machine,
+            &bench.settings,
             &outcome.dataplanes,
             &outcome.results,
             &notes,
@@ -80,6 +85,13 @@ pub fn run(args: &BenchArgs, json: bool) -> Result<(), CliError> {
     };
     writeln!(io::stdout(), "{text}")?;
     Ok(())
+}
+
+fn wrong_setting(wrong: String) -> CliError {
+    CliError::Usage(UsageError {
+        wrong: format!("bench: --set: {wrong}"),
+        usage: "usage: silk-vtep bench --set KEY=VALUE, a key of [vtep] in the configuration",
+    })
 }
 
 fn failed(error: impl std::fmt::Display) -> CliError {
@@ -109,6 +121,8 @@ fn unwritable(path: &Path, error: &io::Error) -> CliError {
 /// What is to be done, and where.
 struct Bench {
     plan: Plan,
+    /// What our daemons are told besides.
+    settings: Vec<VtepSetting>,
     machine: Machine,
 }
 
@@ -125,16 +139,14 @@ impl Bench {
             true => vec![Dataplane::Kernel, Dataplane::SilkVtep],
             false => vec![Dataplane::SilkVtep],
         };
-        let steps =
-            Wire::ALL.len() * dataplanes.len() * Exercise::all().len() * self.plan.rounds as usize;
-        let mut progress = Progress::new(steps);
-        progress.say(self.machine.line());
+        let mut progress = Progress::new(self.plan.steps() * dataplanes.len());
+        progress.say(self.heading());
         let mut outcome = Outcome {
             dataplanes,
             results: Results::default(),
         };
         for round in 1..=self.plan.rounds {
-            for wire in Wire::ALL {
+            for &wire in &self.plan.wires {
                 self.visit(round, wire, &mut outcome, &interrupt, &mut progress)?;
             }
         }
@@ -152,9 +164,10 @@ impl Bench {
     ) -> Result<(), LabError> {
         let mut beds = Vec::new();
         for dataplane in turn(&outcome.dataplanes, round) {
-            beds.push((dataplane, Bed::build(dataplane, wire, interrupt)?));
+            let bed = Bed::build(dataplane, wire, &self.settings, interrupt)?;
+            beds.push((dataplane, bed));
         }
-        for exercise in Exercise::all() {
+        for exercise in self.plan.exercises() {
             for (dataplane, bed) in &mut beds {
                 let occasion = Occasion {
                     wire,
@@ -216,9 +229,19 @@ impl Bench {
     fn text(&self, outcome: &Outcome) -> String {
         format!(
             "{}\n{}",
-            self.machine.line(),
+            self.heading(),
             table::text(&outcome.results, &self.notes(outcome)).trim_end()
         )
+    }
+
+    /// What was measured on, and what was set.
+    fn heading(&self) -> String {
+        let mut heading = self.machine.line();
+        if !self.settings.is_empty() {
+            heading.push_str("\nsilk-vtep with ");
+            heading.push_str(&shown(&self.settings));
+        }
+        heading
     }
 
     fn json(&self, outcome: &Outcome) -> String {
@@ -226,6 +249,7 @@ impl Bench {
         json!({
             "machine": self.machine,
             "plan": self.plan,
+            "set": self.set(),
             "dataplanes": outcome.dataplanes,
             "samples_taken": taken,
             "samples_void": void,
@@ -236,6 +260,13 @@ impl Bench {
         .to_string()
     }
 
+    fn set(&self) -> BTreeMap<&str, &toml::Value> {
+        self.settings
+            .iter()
+            .map(|VtepSetting { key, value }| (key.as_str(), value))
+            .collect()
+    }
+
     fn notes(&self, outcome: &Outcome) -> Vec<String> {
         notes::all(
             &self.plan,
@@ -244,6 +275,12 @@ impl Bench {
             &outcome.results,
         )
     }
+}
+
+/// As the configuration has them: `lanes = 1, marks = "off"`.
+fn shown(settings: &[VtepSetting]) -> String {
+    let shown: Vec<_> = settings.iter().map(VtepSetting::to_string).collect();
+    shown.join(", ")
 }
 
 /// Who begins changes from round to round, so that it gives nobody an advantage.

@@ -91,10 +91,14 @@ fn void(results: &Results) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::args::BenchArgs;
 
     fn notes(quick: bool, dataplanes: &[Dataplane]) -> String {
         all(
-            &Plan::new(quick, None),
+            &Plan::new(&BenchArgs {
+                quick,
+                ..BenchArgs::default()
+            }),
             &Machine::default(),
             dataplanes,
             &Results::default(),

@@ -4,6 +4,7 @@ use std::net::UdpSocket;
 
 use serde::Serialize;
 
+use crate::cli::args::BenchWire;
 use crate::cli::lab::ground::{Place, UNDERLAY_LINK};
 use crate::error::{SetupError, errno};
 use crate::sys::ethtool;
@@ -31,6 +32,15 @@ const MTU_FEATURES: [(&str, bool); 8] = [
     ("tx-udp-segmentation", false),
     ("rx-gro", true),
 ];
+
+impl From<BenchWire> for Wire {
+    fn from(wire: BenchWire) -> Self {
+        match wire {
+            BenchWire::Super => Self::Super,
+            BenchWire::Mtu => Self::Mtu,
+        }
+    }
+}
 
 impl Wire {
     /// Both.

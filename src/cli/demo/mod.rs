@@ -100,7 +100,7 @@ fn play(
     ))?;
     let [a, b] = &CellPlan::BOTH;
     let places = ground::lay(scratch, [a, b])?;
-    let mut site = Site::build(places, scratch, interrupt)?;
+    let mut site = Site::build(places, scratch, &[], interrupt)?;
     if let Err(error) = acts(screen, &site, interrupt, report) {
         // A daemon that ended explains whatever its absence led to.
         site.check_daemons()?;

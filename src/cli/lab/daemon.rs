@@ -1,9 +1,7 @@
 //! One `silk-vtep run` process in a cell's namespace.
 
-use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io;
-use std::net::IpAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -35,19 +33,19 @@ pub(in crate::cli) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts the daemon of `cell`, whose one peer is `peer`, in `host`; does not wait until it is ready.
+    /// Starts the daemon of `cell` in `host` with the text of its configuration file; does not wait until it is ready.
     ///
     /// # Errors
     /// If its files cannot be written or the process not be started.
     pub(in crate::cli) fn start(
         cell: &CellPlan,
-        peer: &CellPlan,
+        configuration: &str,
         host: &Namespace,
         directory: PathBuf,
     ) -> Result<Self, SetupError> {
         let label = format!("daemon of cell {}", cell.name);
         let failed = |error: io::Error| SetupError::new("start", &label, errno(&error));
-        fs::write(config_path(&directory), configuration(cell, peer)).map_err(failed)?;
+        fs::write(config_path(&directory), configuration).map_err(failed)?;
         let child = host.run(|| command(&directory)?.spawn())?.map_err(failed)?;
         Ok(Self {
             child,
@@ -199,49 +197,4 @@ fn config_path(directory: &Path) -> PathBuf {
 
 fn socket_path(directory: &Path) -> PathBuf {
     directory.join("control.sock")
-}
-
-fn configuration(cell: &CellPlan, peer: &CellPlan) -> String {
-    let mut text = format!(
-        r#"[vtep]
-local = "{}"
-address = "{}"
-overlay = ["{}"]
-
-[[peer]]
-subnet = "{}"
-underlay = "{}"
-"#,
-        cell.underlay,
-        cell.vtep,
-        CellPlan::OVERLAY,
-        peer.subnet(),
-        peer.underlay,
-    );
-    if let Some(group) = cell.group {
-        // Writing to a String cannot fail.
-        let _ = write!(
-            text,
-            "\n[[group]]\naddress = \"{}\"\nid = {group:#06x}\n",
-            IpAddr::from(cell.container)
-        );
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::control::Config;
-
-    #[test]
-    fn the_configurations_of_both_cells_are_accepted() {
-        let [a, b] = &CellPlan::BOTH;
-        for (cell, peer) in [(a, b), (b, a)] {
-            let config = Config::parse(&configuration(cell, peer)).expect("accepted");
-            assert_eq!(config.vtep.local, IpAddr::from(cell.underlay));
-            assert_eq!(config.peers.len(), 1);
-            assert_eq!(config.groups.len(), usize::from(cell.group.is_some()));
-        }
-    }
 }

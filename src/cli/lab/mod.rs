@@ -3,6 +3,7 @@
 //! [`scratch::Scratch`] is what one run owns by name, [`ground::lay`] makes places there, and a [`site::Site`] is these
 //! places with a daemon each. All undo themselves when dropped, so that every way out - done, failed, interrupted, panicked - is the same way.
 
+pub(in crate::cli) mod configuration;
 pub(in crate::cli) mod connection;
 pub(in crate::cli) mod daemon;
 pub(in crate::cli) mod ground;

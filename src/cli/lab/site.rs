@@ -6,10 +6,12 @@
 //! ```
 
 use super::LabError;
+use super::configuration;
 use super::daemon::Daemon;
 use super::ground::{Place, VTEP_LINK};
 use super::interrupt::Interrupt;
 use super::scratch::Scratch;
+use crate::cli::args::VtepSetting;
 use crate::control::Client;
 use crate::control::protocol::Request;
 use crate::control::rows::LinkRow;
@@ -30,19 +32,22 @@ pub(in crate::cli) struct Site {
 }
 
 impl Site {
-    /// Starts a daemon in both places and wires their containers, which can then speak to each other.
+    /// Starts a daemon in both places, with `settings` in its `[vtep]`, and wires their containers, which can then speak
+    /// to each other.
     ///
     /// # Errors
     /// The step that failed, or [`LabError::Interrupted`]; what was built until then is gone again.
     pub(in crate::cli) fn build(
         [a, b]: [Place; 2],
         scratch: &Scratch,
+        settings: &[VtepSetting],
         interrupt: &Interrupt,
     ) -> Result<Self, LabError> {
         let (to_a, to_b) = (a.plan, b.plan);
         let start = |place: Place, peer| {
             let directory = scratch.directory(place.plan.name)?;
-            let daemon = Daemon::start(place.plan, peer, &place.host, directory)?;
+            let configuration = configuration::text(place.plan, peer, settings);
+            let daemon = Daemon::start(place.plan, &configuration, &place.host, directory)?;
             Ok::<_, SetupError>(Cell { daemon, place })
         };
         let mut cells = [start(a, to_b)?, start(b, to_a)?];

@@ -1,0 +1,143 @@
+//! The configuration file of one cell's daemon.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::net::IpAddr;
+
+use super::ground::CellPlan;
+use crate::cli::args::VtepSetting;
+use crate::control::Config;
+use crate::control::config::ConfigError;
+
+/// Keys of `[vtep]` that the lab sets, or relies on: they differ from cell to cell, or it finds its way by them.
+const OWN: [&str; 7] = [
+    "address",
+    "local",
+    "mac",
+    "name",
+    "overlay",
+    "persist",
+    "state_dir",
+];
+
+/// The file for `cell`, whose one peer is `peer`, with `settings` in its `[vtep]`.
+pub(super) fn text(cell: &CellPlan, peer: &CellPlan, settings: &[VtepSetting]) -> String {
+    let mut text = format!(
+        r#"[vtep]
+local = "{}"
+address = "{}"
+overlay = ["{}"]
+"#,
+        cell.underlay,
+        cell.vtep,
+        CellPlan::OVERLAY,
+    );
+    // Writing to a String cannot fail; so below.
+    for setting in settings {
+        let _ = writeln!(text, "{setting}");
+    }
+    let _ = write!(
+        text,
+        "\n[[peer]]\nsubnet = \"{}\"\nunderlay = \"{}\"\n",
+        peer.subnet(),
+        peer.underlay,
+    );
+    if let Some(group) = cell.group {
+        let _ = write!(
+            text,
+            "\n[[group]]\naddress = \"{}\"\nid = {group:#06x}\n",
+            IpAddr::from(cell.container)
+        );
+    }
+    text
+}
+
+/// Whether both cells' daemons would accept `settings`: looked at before anything is made.
+///
+/// # Errors
+/// All that is wrong with them, one line each.
+pub(in crate::cli) fn check(settings: &[VtepSetting]) -> Result<(), String> {
+    let own = settings
+        .iter()
+        .filter(|setting| OWN.contains(&setting.key.as_str()))
+        .map(|VtepSetting { key, .. }| format!("vtep.{key}: the cells have their own"));
+    let own: BTreeSet<_> = own.collect();
+    if !own.is_empty() {
+        return Err(lines(own));
+    }
+    let [a, b] = &CellPlan::BOTH;
+    let mut errors = BTreeSet::new();
+    for (cell, peer) in [(a, b), (b, a)] {
+        if let Err(refused) = Config::parse(&text(cell, peer, settings)) {
+            errors.extend(refused.0.iter().map(without_line));
+        }
+    }
+    match errors.is_empty() {
+        true => Ok(()),
+        false => Err(lines(errors)),
+    }
+}
+
+/// The file is ours: its lines say nothing to whoever typed a setting.
+fn without_line(error: &ConfigError) -> String {
+    ConfigError {
+        line: None,
+        ..error.clone()
+    }
+    .to_string()
+}
+
+fn lines(errors: BTreeSet<String>) -> String {
+    errors.into_iter().collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(texts: &[&str]) -> Vec<VtepSetting> {
+        texts
+            .iter()
+            .map(|text| text.parse().expect("a setting"))
+            .collect()
+    }
+
+    #[test]
+    fn the_configurations_of_both_cells_are_accepted() {
+        let [a, b] = &CellPlan::BOTH;
+        for (cell, peer) in [(a, b), (b, a)] {
+            let config = Config::parse(&text(cell, peer, &[])).expect("accepted");
+            assert_eq!(config.vtep.local, IpAddr::from(cell.underlay));
+            assert_eq!(config.peers.len(), 1);
+            assert_eq!(config.groups.len(), usize::from(cell.group.is_some()));
+        }
+    }
+
+    #[test]
+    fn settings_stand_in_the_table_of_the_vtep() {
+        let [a, b] = &CellPlan::BOTH;
+        let settings = settings(&["lanes=3", "bind=local", "udp_checksum=false"]);
+        assert_eq!(check(&settings), Ok(()));
+        let vtep = Config::parse(&text(a, b, &settings))
+            .expect("accepted")
+            .vtep;
+        assert_eq!((vtep.lanes.get(), vtep.udp_checksum), (3, false));
+    }
+
+    #[test]
+    fn what_a_daemon_would_refuse_is_told_once_and_without_a_line() {
+        let wrong = check(&settings(&["lanes=1000", "lans=1"])).expect_err("refused");
+        assert!(wrong.contains("vtep.lanes: found 1000"), "{wrong}");
+        assert!(wrong.contains("did you mean `lanes`"), "{wrong}");
+        assert!(!wrong.contains("line "), "{wrong}");
+        assert_eq!(wrong.lines().count(), 2, "{wrong}");
+        assert!(check(&settings(&["lanes=1", "lanes=2"])).is_err());
+    }
+
+    #[test]
+    fn what_the_cells_have_of_their_own_is_not_set() {
+        let wrong = check(&settings(&["name=x", "lanes=1", "mac=ee:ee:00:00:00:01"]));
+        let expected = "vtep.mac: the cells have their own\nvtep.name: the cells have their own";
+        assert_eq!(wrong, Err(expected.to_owned()));
+    }
+}
