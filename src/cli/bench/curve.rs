@@ -45,6 +45,13 @@ pub(super) struct Trials {
     pub(super) search: Vec<Trial>,
 }
 
+impl Trials {
+    /// Of grid and search.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Trial> {
+        self.grid.iter().chain(&self.search)
+    }
+}
+
 /// The highest offered rate that came through whole (RFC 2544 section 26.1), between the first trial of the grid that
 /// did not and the one before it, and by `steps` trials more, each half way between; those are added to `search`. Zero
 /// if nothing came through whole.
@@ -91,6 +98,7 @@ mod tests {
                 sent: 1000,
                 lost: u64::from(rate.min(reach) > capacity),
                 missed: rate > reach,
+                spacing: None,
             })
         }
     }

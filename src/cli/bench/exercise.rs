@@ -243,11 +243,14 @@ fn half_load_cpu(
     let trial = flow.trial(reference.half_load(), setting.plan.flood, setting.interrupt)?;
     let usage = meter.stop()?;
     let delivered = trial.sent - trial.lost;
+    // The sender's waiting for the next datagram is no work.
+    let spun_seconds = trial.spacing.map_or(0.0, |spacing| spacing.spun_seconds);
+    let worked_seconds = usage.busy_seconds - spun_seconds;
     let reading = Reading {
         void: trial.missed || usage.is_disturbed(),
         ..Reading::new(
             Measure::UdpCpu(bytes),
-            usage.busy_seconds / (delivered as f64 / 1e6),
+            worked_seconds / (delivered as f64 / 1e6),
         )
     };
     Ok((delivered > 0).then_some(reading))

@@ -231,6 +231,7 @@ mod tests {
             sent: 100,
             lost: 0,
             missed: false,
+            spacing: None,
         }
     }
 

@@ -16,6 +16,7 @@ mod machine;
 mod measure;
 mod meter;
 mod notes;
+mod pacer;
 mod plan;
 mod plot;
 mod progress;
@@ -255,6 +256,7 @@ impl Bench {
             "samples_void": void,
             "results": outcome.results.json(),
             "curves": outcome.results.curves(),
+            "evenness": outcome.results.evenness(),
             "notes": self.notes(outcome),
         })
         .to_string()

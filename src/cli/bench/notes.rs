@@ -3,12 +3,16 @@
 use super::dataplane::Dataplane;
 use super::machine::Machine;
 use super::plan::Plan;
-use super::results::{Results, Row};
+use super::results::{Evenness, Results, Row};
 use super::round_trip;
+use super::table::number;
 
 /// A kernel sender's nature, which a comparison must not hide.
 const INLINE_SENDER: &str = "a kernel device's sender does the work of the whole path inline, and so throttles itself: \
      it hardly loses anything and cannot offer more";
+
+const CPU: &str = "CPU is that of the whole machine, load generators included, but for what a paced sender spends waiting \
+     for the next datagram";
 
 /// All notes that apply, the general first.
 pub(super) fn all(
@@ -18,7 +22,8 @@ pub(super) fn all(
     results: &Results,
 ) -> Vec<String> {
     let mut notes = vec![lengths(plan), udp(plan)];
-    notes.push("CPU is that of the whole machine, load generators included".to_owned());
+    notes.extend(results.evenness().map(pacing));
+    notes.push(CPU.to_owned());
     let compared = dataplanes.contains(&Dataplane::Kernel);
     let conditions = [
         (compared, INLINE_SENDER),
@@ -80,6 +85,20 @@ fn udp(plan: &Plan) -> String {
     )
 }
 
+fn pacing(evenness: Evenness) -> String {
+    let Evenness {
+        late_share,
+        latest_us,
+    } = evenness;
+    format!(
+        "paced senders send one datagram at a time, evenly spaced: they spin on the monotonic clock, and yield the CPU to \
+         whoever wants it; {} % left more than one spacing after their time, the latest {} us; a sender that is behind \
+         catches up at twice its pace at most",
+        number(late_share * 100.0),
+        number(latest_us),
+    )
+}
+
 fn void(results: &Results) -> String {
     let (void, taken) = results.void();
     format!(
@@ -117,6 +136,18 @@ mod tests {
         assert!(
             compared.contains("inline") && !compared.contains("no VXLAN device"),
             "{compared}"
+        );
+    }
+
+    #[test]
+    fn the_spacing_of_datagrams_is_stated() {
+        let note = pacing(Evenness {
+            late_share: 0.0312,
+            latest_us: 1234.0,
+        });
+        assert!(
+            note.contains("3.12 %") && note.contains("1234 us"),
+            "{note}"
         );
     }
 

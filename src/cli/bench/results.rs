@@ -65,6 +65,15 @@ pub(super) struct Point {
     pub(super) max: f64,
 }
 
+/// How evenly datagrams were offered.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(super) struct Evenness {
+    /// Of all, those that left more than one gap after their time.
+    pub(super) late_share: f64,
+    /// The longest that one left after its time.
+    pub(super) latest_us: f64,
+}
+
 /// What the samples of one dataplane amount to.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(super) struct Summary {
@@ -137,6 +146,26 @@ impl Results {
     /// Delivered over offered, of all rounds.
     pub(super) fn curves(&self) -> &[Curve] {
         &self.curves
+    }
+
+    /// How evenly the trials of all curves were offered, those left out whose sender missed its rate; of the rounds that
+    /// count, or of all if none does. `None` without trials.
+    pub(super) fn evenness(&self) -> Option<Evenness> {
+        let none_counts = self.curves.iter().all(|curve| curve.void);
+        let trials: Vec<_> = self
+            .curves
+            .iter()
+            .filter(|curve| none_counts || !curve.void)
+            .flat_map(|curve| curve.trials.all())
+            .filter(|trial| !trial.missed)
+            .collect();
+        let spacings = || trials.iter().filter_map(|trial| trial.spacing);
+        let sent: u64 = trials.iter().map(|trial| trial.sent).sum();
+        let late: u64 = spacings().map(|spacing| spacing.late).sum();
+        (sent > 0).then(|| Evenness {
+            late_share: late as f64 / sent as f64,
+            latest_us: spacings().fold(0.0, |latest, spacing| latest.max(spacing.latest_us)),
+        })
     }
 
     /// The table.
@@ -276,6 +305,7 @@ mod tests {
     use crate::cli::bench::exercise::Reading;
     use crate::cli::bench::measure::Way;
     use crate::cli::bench::meter::Usage;
+    use crate::cli::bench::pacer::Spacing;
 
     const MEASURE: Measure = Measure::TcpRate(1, Way::Out);
 
@@ -401,7 +431,44 @@ mod tests {
             sent: 100,
             lost: 0,
             missed: offered < 99.0,
+            spacing: None,
         }
+    }
+
+    #[test]
+    fn evenness_is_of_the_trials_that_count() {
+        let mut results = Results::default();
+        assert_eq!(results.evenness(), None);
+        let spaced = |offered, late, latest_us| Trial {
+            spacing: Some(Spacing {
+                late,
+                latest_us,
+                ..Spacing::default()
+            }),
+            ..trial(offered, offered)
+        };
+        for (foreign, grid, search) in [
+            (0.0, spaced(100.0, 10, 70.0), spaced(100.0, 30, 50.0)),
+            (0.0, spaced(50.0, 100, 900.0), spaced(100.0, 20, 60.0)),
+            (0.5, spaced(100.0, 100, 900.0), spaced(100.0, 100, 900.0)),
+        ] {
+            let trials = Some(Trials {
+                grid: vec![grid],
+                search: vec![search],
+            });
+            let found = Findings {
+                trials,
+                ..findings(Measure::UdpZeroLoss(64), 0.0, foreign)
+            };
+            let occasion = Occasion {
+                wire: Wire::Mtu,
+                dataplane: Dataplane::Kernel,
+                round: 1,
+            };
+            results.add(occasion, Some(64), found);
+        }
+        let evenness = results.evenness().expect("three trials count");
+        assert_eq!((evenness.late_share, evenness.latest_us), (0.2, 70.0));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::pacer::{Pacer, Spacing};
 use super::socket;
 use crate::cli::lab::LabError;
 use crate::cli::lab::ground::End;
@@ -15,12 +16,6 @@ use crate::cli::lab::interrupt::Interrupt;
 use crate::cli::lab::joined;
 use crate::error::SetupError;
 
-/// How long the sender sleeps between bursts; timer slack (prctl(2)) makes about 150 us of it. To spin instead would
-/// take one of the CPUs that the dataplane is to work on.
-const SLEEP: Duration = Duration::from_micros(100);
-/// A sender that was kept from its CPU does not make up for all of it at once, which would be a burst that nobody
-/// offered. At the pace above still some 800,000 datagrams a second.
-const BURST_MAX: u64 = 128;
 /// Datagrams between two looks at the clock, when sending as fast as can be.
 const FLOOD_BURST: u64 = 32;
 /// Of a flood, how much passes before counting begins: queues fill first.
@@ -53,6 +48,8 @@ pub(super) struct Trial {
     pub(super) lost: u64,
     /// The sender missed its target by more than 1 %.
     pub(super) missed: bool,
+    /// How evenly they were sent; none in a flood, which knows no pace.
+    pub(super) spacing: Option<Spacing>,
 }
 
 impl Trial {
@@ -103,21 +100,23 @@ impl Flow {
     ) -> Result<Trial, LabError> {
         interrupt.check()?;
         self.counted(|run| {
-            let mut pacer = Pacer::new(rate);
             let total = (rate * duration.as_secs_f64()).round() as u64;
             let deadline = duration.mul_f64(1.0 + MISS_SHARE);
-            while pacer.sent < total && pacer.started.elapsed() < deadline {
-                pacer.burst(total, |count| run.send(count))?;
+            let mut pacer = Pacer::new(rate);
+            while pacer.sent() < total && pacer.elapsed() < deadline {
+                run.send_paced(&mut pacer)?;
             }
-            let seconds = pacer.started.elapsed().as_secs_f64();
-            let lost = run.settle(pacer.sent);
+            let seconds = pacer.elapsed().as_secs_f64();
+            let sent = pacer.sent();
+            let lost = run.settle(sent);
             Ok(Trial {
                 target: Some(rate),
-                offered: pacer.sent as f64 / seconds,
-                delivered: pacer.sent.saturating_sub(lost) as f64 / seconds,
-                sent: pacer.sent,
+                offered: sent as f64 / seconds,
+                delivered: sent.saturating_sub(lost) as f64 / seconds,
+                sent,
                 lost,
-                missed: misses(pacer.sent as f64 / seconds, rate),
+                missed: misses(sent as f64 / seconds, rate),
+                spacing: Some(pacer.spacing()),
             })
         })
     }
@@ -151,6 +150,7 @@ impl Flow {
                 sent,
                 lost: run.settle(sent),
                 missed: false,
+                spacing: None,
             })
         })
     }
@@ -171,9 +171,9 @@ impl Flow {
                 let sending = scope.spawn(|| {
                     let mut pacer = Pacer::new(rate);
                     while !ended.load(Relaxed) {
-                        pacer.burst(u64::MAX, |count| run.send(count))?;
+                        run.send_paced(&mut pacer)?;
                     }
-                    Ok(pacer.sent as f64 / pacer.started.elapsed().as_secs_f64())
+                    Ok(pacer.sent() as f64 / pacer.elapsed().as_secs_f64())
                 });
                 let stopping = SetOnDrop(&ended);
                 let done = work();
@@ -246,6 +246,13 @@ impl Run<'_> {
         Ok(sent)
     }
 
+    /// Sends the next datagram when it is due.
+    fn send_paced(&self, pacer: &mut Pacer) -> io::Result<()> {
+        pacer.wait();
+        pacer.count(self.send(1)? == 1);
+        Ok(())
+    }
+
     fn received(&self) -> u64 {
         self.received.load(Relaxed)
     }
@@ -275,41 +282,6 @@ impl Run<'_> {
         }
         Ok(())
     }
-}
-
-/// Sends what is due by the clock, in bursts.
-struct Pacer {
-    rate: f64,
-    started: Instant,
-    sent: u64,
-}
-
-impl Pacer {
-    fn new(rate: f64) -> Self {
-        Self {
-            rate,
-            started: Instant::now(),
-            sent: 0,
-        }
-    }
-
-    /// Sends what is due, `total` at most in all, and sleeps until more is.
-    fn burst(&mut self, total: u64, send: impl FnOnce(u64) -> io::Result<u64>) -> io::Result<()> {
-        let count = due(self.rate, self.started.elapsed())
-            .min(total)
-            .saturating_sub(self.sent)
-            .min(BURST_MAX);
-        self.sent += send(count)?;
-        if self.sent < total {
-            thread::sleep(SLEEP);
-        }
-        Ok(())
-    }
-}
-
-/// Datagrams that a sender at `rate` has sent by then.
-fn due(rate: f64, elapsed: Duration) -> u64 {
-    (rate * elapsed.as_secs_f64()) as u64
 }
 
 fn misses(offered: f64, target: f64) -> bool {
