@@ -5,6 +5,9 @@ use serde::Serialize;
 use super::udp::Trial;
 use crate::cli::lab::LabError;
 
+/// The highest rate of a grid, of what the strongest delivers when flooded.
+const TOP_SHARE: f64 = 4.0 / 3.0;
+
 /// What the dataplanes of one wire deliver of one size when flooded, in datagrams a second: the same grid of offered
 /// rates is laid for all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -31,57 +34,102 @@ impl Reference {
 
     /// Offered rates, `points` of them, equally spaced up to a third above what the stronger delivers.
     pub(super) fn grid(self, points: u32) -> impl Iterator<Item = f64> {
-        let top = self.high * 4.0 / 3.0;
+        let top = self.high * TOP_SHARE;
         (1..=points).map(move |point| top * f64::from(point) / f64::from(points))
     }
 }
 
-/// The trials of one curve.
+/// The trials of one curve, and what they say.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Trials {
     /// Of the grid, by rising rate.
     pub(super) grid: Vec<Trial>,
     /// Of the search for the zero-loss rate, in their order.
     pub(super) search: Vec<Trial>,
+    pub(super) zero_loss: ZeroLoss,
+}
+
+/// The highest offered rate that came through whole.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(super) struct ZeroLoss {
+    /// In datagrams a second; zero if nothing came through whole.
+    #[serde(rename = "rate_pps")]
+    pub(super) rate: f64,
+    /// Why it is not higher.
+    pub(super) limit: Limit,
+}
+
+/// What ended the search for a zero-loss rate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Limit {
+    /// At the next rate datagrams were lost.
+    Loss,
+    /// The next rate was not reached, and nothing lost: the path may carry more than its sender offers.
+    Sender,
+    /// No higher rate was tried.
+    Grid,
 }
 
 impl Trials {
+    /// Lays `grid` and searches for the zero-loss rate as RFC 2544 section 26.1 means it: between the first trial of
+    /// the grid that did not come through whole and the one before it, and by `steps` trials more, each half way between.
+    ///
+    /// # Errors
+    /// As `trial`.
+    pub(super) fn make(
+        grid: impl Iterator<Item = f64>,
+        steps: usize,
+        mut trial: impl FnMut(f64) -> Result<Trial, LabError>,
+    ) -> Result<Self, LabError> {
+        let grid = grid.map(&mut trial).collect::<Result<Vec<_>, _>>()?;
+        let first_unclean = grid.iter().position(|trial| !trial.is_clean());
+        let clean = &grid[..first_unclean.unwrap_or(grid.len())];
+        let mut best = clean.last().copied();
+        let mut worst = first_unclean.map(|place| grid[place]);
+        let mut search = Vec::new();
+        while let Some(bound) = worst.filter(|_| search.len() < steps) {
+            let tried = trial(f64::midpoint(target(best), target(Some(bound))))?;
+            match tried.is_clean() {
+                true => best = Some(tried),
+                false => worst = Some(tried),
+            }
+            search.push(tried);
+        }
+        let zero_loss = ZeroLoss {
+            rate: best.map_or(0.0, |trial| trial.offered),
+            limit: worst.map_or(Limit::Grid, limit_of),
+        };
+        Ok(Self {
+            grid,
+            search,
+            zero_loss,
+        })
+    }
+
     /// Of grid and search.
     pub(super) fn all(&self) -> impl Iterator<Item = &Trial> {
         self.grid.iter().chain(&self.search)
     }
 }
 
-/// The highest offered rate that came through whole (RFC 2544 section 26.1), between the first trial of the grid that
-/// did not and the one before it, and by `steps` trials more, each half way between; those are added to `search`. Zero
-/// if nothing came through whole.
-///
-/// # Errors
-/// As `trial`.
-pub(super) fn zero_loss(
-    Trials { grid, search }: &mut Trials,
-    steps: usize,
-    mut trial: impl FnMut(f64) -> Result<Trial, LabError>,
-) -> Result<f64, LabError> {
-    let first_loss = grid.iter().position(|trial| !trial.is_clean());
-    let clean = &grid[..first_loss.unwrap_or(grid.len())];
-    let mut best = clean.last().map_or((0.0, 0.0), |trial| {
-        (trial.target.unwrap_or(0.0), trial.offered)
-    });
-    let Some(mut worst) = first_loss.and_then(|index| grid[index].target) else {
-        return Ok(best.1);
-    };
-    for _ in 0..steps {
-        let rate = f64::midpoint(best.0, worst);
-        let tried = trial(rate)?;
-        if tried.is_clean() {
-            best = (rate, tried.offered);
-        } else {
-            worst = rate;
-        }
-        search.push(tried);
+/// How exact a zero-loss rate is, as a share of what the strongest dataplane delivers when flooded: the spacing of a
+/// grid of so many points, halved so many times.
+pub(super) fn resolution(points: u32, steps: usize) -> f64 {
+    let halvings = i32::try_from(steps).unwrap_or(i32::MAX);
+    TOP_SHARE / f64::from(points) / 2_f64.powi(halvings)
+}
+
+/// The rate that a trial was to offer; zero without one, which no trial needs.
+fn target(trial: Option<Trial>) -> f64 {
+    trial.and_then(|trial| trial.target).unwrap_or(0.0)
+}
+
+fn limit_of(unclean: Trial) -> Limit {
+    match unclean.lost {
+        0 => Limit::Sender,
+        _ => Limit::Loss,
     }
-    Ok(best.1)
 }
 
 #[cfg(test)]
@@ -103,23 +151,16 @@ mod tests {
         }
     }
 
-    fn search(capacity: f64, reach: f64, steps: usize) -> (f64, usize) {
+    fn search(capacity: f64, reach: f64, steps: usize) -> Trials {
         let reference = Reference {
             low: 90.0,
             high: 90.0,
         };
-        let trial = path(capacity, reach);
-        let grid = reference
-            .grid(4)
-            .map(&trial)
-            .collect::<Result<_, _>>()
-            .expect("no sockets");
-        let mut trials = Trials {
-            grid,
-            search: Vec::new(),
-        };
-        let rate = zero_loss(&mut trials, steps, trial).expect("no sockets");
-        (rate, trials.search.len())
+        Trials::make(reference.grid(4), steps, path(capacity, reach)).expect("no sockets")
+    }
+
+    fn rate(capacity: f64, reach: f64, steps: usize) -> f64 {
+        search(capacity, reach, steps).zero_loss.rate
     }
 
     #[test]
@@ -135,22 +176,52 @@ mod tests {
 
     #[test]
     fn each_step_halves_what_is_not_known_about_the_zero_loss_rate() {
-        assert_eq!(search(80.0, 1000.0, 0), (60.0, 0));
-        assert_eq!(search(80.0, 1000.0, 1), (75.0, 1));
-        let (rate, trials) = search(80.0, 1000.0, 10);
+        assert_eq!(rate(80.0, 1000.0, 0), 60.0);
+        assert_eq!(rate(80.0, 1000.0, 1), 75.0);
+        let trials = search(80.0, 1000.0, 10);
+        let ZeroLoss { rate, limit } = trials.zero_loss;
         assert!(rate <= 80.0 && rate > 79.9, "{rate}");
-        assert_eq!(trials, 10);
+        assert_eq!((limit, trials.search.len()), (Limit::Loss, 10));
     }
 
     #[test]
-    fn a_rate_the_sender_does_not_reach_is_none() {
-        let (rate, _) = search(1000.0, 80.0, 10);
+    fn the_resolution_is_how_far_the_rate_may_be_off() {
+        for (steps, capacity) in [(0, 89.9), (1, 74.9), (3, 63.7)] {
+            let off = capacity - rate(capacity, 1000.0, steps);
+            let resolution = 90.0 * resolution(4, steps);
+            assert!(off < resolution && off > resolution * 0.9, "{off}");
+        }
+    }
+
+    #[test]
+    fn a_rate_the_sender_does_not_reach_is_none_and_the_limit_is_the_senders() {
+        let ZeroLoss { rate, limit } = search(1000.0, 80.0, 10).zero_loss;
         assert!(rate <= 80.0 && rate > 79.9, "{rate}");
+        assert_eq!(limit, Limit::Sender);
+    }
+
+    #[test]
+    fn the_search_is_between_the_first_loss_and_the_trial_before_it() {
+        // Lost at 60 only, as by bad luck: 90 and 120 came through whole and do not count.
+        let trial = |rate| {
+            Ok(Trial {
+                lost: u64::from(rate == 60.0),
+                ..path(1000.0, 1000.0)(rate)?
+            })
+        };
+        let reference = Reference::of(&[90.0]).expect("one");
+        let trials = Trials::make(reference.grid(4), 1, trial).expect("no sockets");
+        assert_eq!((trials.zero_loss.rate, trials.grid.len()), (45.0, 4));
     }
 
     #[test]
     fn loss_at_any_rate_is_a_rate_of_zero_and_no_loss_the_whole_grid() {
-        assert_eq!(search(-1.0, 1000.0, 3).0, 0.0);
-        assert_eq!(search(1000.0, 1000.0, 3), (120.0, 0));
+        assert_eq!(rate(-1.0, 1000.0, 3), 0.0);
+        let trials = search(1000.0, 1000.0, 3);
+        let whole = ZeroLoss {
+            rate: 120.0,
+            limit: Limit::Grid,
+        };
+        assert_eq!((trials.zero_loss, trials.search.len()), (whole, 0));
     }
 }

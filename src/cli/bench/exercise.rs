@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::curve::{self, Reference, Trials};
+use super::curve::{Reference, Trials};
 use super::dataplane::Bed;
 use super::measure::{Beside, Measure, Percentile, Way};
 use super::meter::{Meter, Usage};
@@ -207,22 +207,16 @@ fn udp_curve(setting: Setting<'_>, bytes: usize) -> Result<Findings, LabError> {
     let ours = bed.processes();
     let mut flow = Flow::open(a, b, bytes)?;
     let meter = Meter::start(&ours)?;
-    let mut trial = |rate| match flow.trial(rate, plan.trial, interrupt)? {
+    let trial = |rate| match flow.trial(rate, plan.trial, interrupt)? {
         // Once more: the sender may just have been kept from its CPU. One that cannot reach the rate misses it again.
         first if first.missed => flow.trial(rate, plan.trial, interrupt),
         first => Ok(first),
     };
-    let grid = reference
-        .grid(plan.curve_points)
-        .map(&mut trial)
-        .collect::<Result<_, _>>()?;
-    let mut trials = Trials {
-        grid,
-        search: Vec::new(),
-    };
-    let zero_loss = curve::zero_loss(&mut trials, plan.zero_loss_steps, trial)?;
+    let grid = reference.grid(plan.curve_points);
+    let trials = Trials::make(grid, plan.zero_loss_steps, trial)?;
     let usage = meter.stop()?;
-    let mut readings = vec![Reading::new(Measure::UdpZeroLoss(bytes), zero_loss / 1e3)];
+    let rate = trials.zero_loss.rate / 1e3;
+    let mut readings = vec![Reading::new(Measure::UdpZeroLoss(bytes), rate)];
     readings.extend(half_load_cpu(setting, &mut flow, bytes, reference)?);
     Ok(Findings {
         readings,

@@ -216,7 +216,7 @@ fn escaped(text: impl Display) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::bench::curve::Trials;
+    use crate::cli::bench::curve::{Limit, Trials, ZeroLoss};
     use crate::cli::bench::exercise::{Findings, Reading};
     use crate::cli::bench::measure::{Beside, Percentile, Way};
     use crate::cli::bench::meter::Usage;
@@ -267,6 +267,10 @@ mod tests {
             let trials = Some(Trials {
                 grid,
                 search: Vec::new(),
+                zero_loss: ZeroLoss {
+                    rate: 100.0,
+                    limit: Limit::Sender,
+                },
             });
             results.add(
                 occasion,

@@ -1,18 +1,22 @@
 //! What a reader has to know to read the figures right.
 
+use super::curve;
 use super::dataplane::Dataplane;
 use super::machine::Machine;
 use super::plan::Plan;
 use super::results::{Evenness, Results, Row};
 use super::round_trip;
 use super::table::number;
+use crate::cli::args::BenchSubject;
 
 /// A kernel sender's nature, which a comparison must not hide.
 const INLINE_SENDER: &str = "a kernel device's sender does the work of the whole path inline, and so throttles itself: \
-     it hardly loses anything and cannot offer more";
-
+     where it cannot offer more nothing is lost either, and its zero-loss and saturated rates are what one sending \
+     thread reaches";
 const CPU: &str = "CPU is that of the whole machine, load generators included, but for what a paced sender spends waiting \
      for the next datagram";
+const HALF_LOAD: &str =
+    "half load: for all the same rate, half of what the weakest delivers when flooded";
 
 /// All notes that apply, the general first.
 pub(super) fn all(
@@ -21,35 +25,53 @@ pub(super) fn all(
     dataplanes: &[Dataplane],
     results: &Results,
 ) -> Vec<String> {
-    let mut notes = vec![lengths(plan), udp(plan)];
-    notes.extend(results.evenness().map(pacing));
-    notes.push(CPU.to_owned());
+    let measures = |subject| plan.subjects.contains(&subject);
+    let (tcp, udp, rtt) = (
+        measures(BenchSubject::Tcp),
+        measures(BenchSubject::Udp),
+        measures(BenchSubject::Rtt),
+    );
     let compared = dataplanes.contains(&Dataplane::Kernel);
-    let conditions = [
-        (compared, INLINE_SENDER),
+    let known = [
+        (
+            !machine.optimized,
+            "DEBUG BUILD: the figures say nothing; build with --release".to_owned(),
+        ),
         (
             !compared,
-            "this kernel has no VXLAN device: measured alone, without a ratio",
+            "this kernel has no VXLAN device: measured alone, without a ratio".to_owned(),
         ),
         (
             plan.quick,
-            "--quick: short and few measurements, for a first look",
+            "--quick: short and few measurements, for a first look".to_owned(),
         ),
+        (true, rounds(plan)),
+        (tcp, format!("TCP over {} s each", plan.tcp.as_secs_f64())),
+        (udp || rtt, saturated(plan)),
+        (udp, zero_loss(plan)),
+        (udp && compared, INLINE_SENDER.to_owned()),
+        (rtt, round_trips(plan)),
+        (udp || rtt, HALF_LOAD.to_owned()),
+        (tcp || udp, CPU.to_owned()),
         (
             !machine.all_processes_seen,
-            "in a PID namespace: what processes outside it use is not seen, and makes nothing void",
-        ),
-        (
-            !machine.optimized,
-            "DEBUG BUILD: the figures say nothing; build with --release",
+            "in a PID namespace: what processes outside it use is not seen, and makes nothing void"
+                .to_owned(),
         ),
     ];
-    notes.extend(
-        conditions
-            .into_iter()
-            .filter(|(applies, _)| *applies)
-            .map(|(_, note)| note.to_owned()),
-    );
+    let mut notes: Vec<_> = known
+        .into_iter()
+        .filter_map(|(applies, note)| applies.then_some(note))
+        .collect();
+    notes.extend(found(results));
+    notes
+}
+
+/// What only the results tell.
+fn found(results: &Results) -> Vec<String> {
+    let mut notes = Vec::new();
+    notes.extend(results.evenness().map(pacing));
+    notes.extend(limits(results));
     notes.push(void(results));
     if results.rows().iter().any(Row::is_void) {
         notes.push(
@@ -60,29 +82,56 @@ pub(super) fn all(
     notes
 }
 
-fn lengths(plan: &Plan) -> String {
-    let Plan {
-        rounds,
-        tcp,
-        round_trip,
-        ..
-    } = plan;
-    let s = if *rounds == 1 { "" } else { "s" };
+fn rounds(plan: &Plan) -> String {
+    let rounds = plan.rounds;
+    let s = if rounds == 1 { "" } else { "s" };
+    format!("medians (min-max) of {rounds} round{s}")
+}
+
+fn saturated(plan: &Plan) -> String {
     format!(
-        "medians (min-max) of {rounds} round{s}; TCP over {} s each, round trips over {} s of {}-byte UDP datagrams, one at a time",
-        tcp.as_secs_f64(),
-        round_trip.as_secs_f64(),
-        round_trip::PAYLOAD_BYTES,
+        "UDP from one sender to one receiver, payload in bytes; saturated: delivered, when sent as fast as one thread can \
+         for {} s",
+        plan.flood.as_secs_f64()
     )
 }
 
-fn udp(plan: &Plan) -> String {
+fn zero_loss(plan: &Plan) -> String {
+    let exact = curve::resolution(plan.curve_points, plan.zero_loss_steps);
     format!(
-        "UDP from one sender to one receiver, payload in bytes; zero loss: the highest rate offered (within 1 %) of which \
-         all came through, after RFC 2544 section 26.1, in trials of {} s where it asks for 60; saturated: delivered, when \
-         sent as fast as one thread can",
+        "zero loss, after RFC 2544 section 26.1: the highest rate offered of which every datagram came through, in trials \
+         of {} s (section 24 asks for 60 s) at {} rates and then {} times half way between the last without loss and \
+         the first with it: to within {} % of what the strongest delivers when flooded. A trial is void, and its rate not \
+         reached, if its sender missed the rate by more than 1 %, twice",
         plan.trial.as_secs_f64(),
+        plan.curve_points,
+        plan.zero_loss_steps,
+        number(exact * 100.0),
     )
+}
+
+fn round_trips(plan: &Plan) -> String {
+    format!(
+        "round trips over {} s of {}-byte UDP datagrams, one at a time",
+        plan.round_trip.as_secs_f64(),
+        round_trip::PAYLOAD_BYTES
+    )
+}
+
+/// Whose zero-loss rates may be higher than one sender can show; `None` if nobody's.
+fn limits(results: &Results) -> Option<String> {
+    let limited = results.sender_limited();
+    let told: Vec<_> = limited
+        .iter()
+        .filter(|(_, (limited, _))| *limited > 0)
+        .map(|(dataplane, (limited, all))| format!("{limited} of {all} of {}", dataplane.name()))
+        .collect();
+    (!told.is_empty()).then(|| {
+        format!(
+            "zero-loss rates that ended where the sender did, without a loss, and may be higher: {}",
+            told.join(", ")
+        )
+    })
 }
 
 fn pacing(evenness: Evenness) -> String {
@@ -109,15 +158,24 @@ fn void(results: &Results) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::cli::args::BenchArgs;
+    use clap::Parser;
 
-    fn notes(quick: bool, dataplanes: &[Dataplane]) -> String {
+    use super::*;
+    use crate::cli::args::{Command, CommandLine};
+    use crate::cli::bench::curve::{Limit, Trials, ZeroLoss};
+    use crate::cli::bench::exercise::Findings;
+    use crate::cli::bench::meter::Usage;
+    use crate::cli::bench::results::Occasion;
+    use crate::cli::bench::wire::Wire;
+
+    fn notes(options: &str, dataplanes: &[Dataplane]) -> String {
+        let words = format!("silk-vtep bench {options}");
+        let line = CommandLine::try_parse_from(words.split_whitespace()).expect("accepted");
+        let Command::Bench(args) = line.command else {
+            panic!("{options}");
+        };
         all(
-            &Plan::new(&BenchArgs {
-                quick,
-                ..BenchArgs::default()
-            }),
+            &Plan::new(&args),
             &Machine::default(),
             dataplanes,
             &Results::default(),
@@ -127,16 +185,71 @@ mod tests {
 
     #[test]
     fn alone_is_said_and_compared_explained() {
-        let alone = notes(false, &[Dataplane::SilkVtep]);
+        let alone = notes("", &[Dataplane::SilkVtep]);
         assert!(
             alone.contains("no VXLAN device") && !alone.contains("inline"),
             "{alone}"
         );
-        let compared = notes(false, &[Dataplane::Kernel, Dataplane::SilkVtep]);
+        let compared = notes("", &[Dataplane::Kernel, Dataplane::SilkVtep]);
         assert!(
             compared.contains("inline") && !compared.contains("no VXLAN device"),
             "{compared}"
         );
+    }
+
+    #[test]
+    fn what_was_not_measured_is_not_explained() {
+        let tcp = notes("--only tcp", &[Dataplane::Kernel, Dataplane::SilkVtep]);
+        assert!(
+            !tcp.contains("zero loss") && !tcp.contains("half load"),
+            "{tcp}"
+        );
+        let rtt = notes("--only rtt", &[Dataplane::Kernel, Dataplane::SilkVtep]);
+        assert!(
+            rtt.contains("half load") && !rtt.contains("TCP over"),
+            "{rtt}"
+        );
+    }
+
+    #[test]
+    fn whose_zero_loss_rates_may_be_higher_is_told() {
+        let mut results = Results::default();
+        assert_eq!(limits(&results), None);
+        for (dataplane, limit) in [
+            (Dataplane::Kernel, Limit::Sender),
+            (Dataplane::Kernel, Limit::Loss),
+            (Dataplane::SilkVtep, Limit::Loss),
+        ] {
+            results.add(occasion(dataplane), Some(64), curve_that_ended_with(limit));
+        }
+        let told = limits(&results).expect("one of the kernel's");
+        assert!(told.ends_with("higher: 1 of 2 of kernel"), "{told}");
+    }
+
+    fn occasion(dataplane: Dataplane) -> Occasion {
+        Occasion {
+            wire: Wire::Mtu,
+            dataplane,
+            round: 1,
+        }
+    }
+
+    fn curve_that_ended_with(limit: Limit) -> Findings {
+        let zero_loss = ZeroLoss { rate: 1.0, limit };
+        Findings {
+            readings: Vec::new(),
+            trials: Some(Trials {
+                grid: Vec::new(),
+                search: Vec::new(),
+                zero_loss,
+            }),
+            usage: Usage {
+                seconds: 1.0,
+                busy_seconds: 1.0,
+                steal_share: 0.0,
+                foreign_share: 0.0,
+            },
+        }
     }
 
     #[test]
@@ -152,8 +265,16 @@ mod tests {
     }
 
     #[test]
-    fn the_length_of_trials_is_stated() {
-        assert!(notes(false, &[]).contains("trials of 0.5 s"));
-        assert!(notes(true, &[]).contains("trials of 0.1 s"));
+    fn length_and_resolution_of_trials_are_stated() {
+        let full = notes("", &[]);
+        assert!(
+            full.contains("trials of 0.5 s") && full.contains("within 1.04 %"),
+            "{full}"
+        );
+        let quick = notes("--quick", &[]);
+        assert!(
+            quick.contains("trials of 0.1 s") && quick.contains("within 8.33 %"),
+            "{quick}"
+        );
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::curve::{Reference, Trials};
+use super::curve::{Limit, Reference, Trials};
 use super::dataplane::Dataplane;
 use super::exercise::Findings;
 use super::measure::Measure;
@@ -151,11 +151,8 @@ impl Results {
     /// How evenly the trials of all curves were offered, those left out whose sender missed its rate; of the rounds that
     /// count, or of all if none does. `None` without trials.
     pub(super) fn evenness(&self) -> Option<Evenness> {
-        let none_counts = self.curves.iter().all(|curve| curve.void);
         let trials: Vec<_> = self
-            .curves
-            .iter()
-            .filter(|curve| none_counts || !curve.void)
+            .counting_curves()
             .flat_map(|curve| curve.trials.all())
             .filter(|trial| !trial.missed)
             .collect();
@@ -166,6 +163,24 @@ impl Results {
             late_share: late as f64 / sent as f64,
             latest_us: spacings().fold(0.0, |latest, spacing| latest.max(spacing.latest_us)),
         })
+    }
+
+    /// Zero-loss rates of each dataplane that ended where the sender did and not with loss, and of how many.
+    pub(super) fn sender_limited(&self) -> BTreeMap<Dataplane, (usize, usize)> {
+        let mut counts = BTreeMap::new();
+        for curve in self.counting_curves() {
+            let (limited, all) = counts.entry(curve.dataplane).or_default();
+            *limited += usize::from(curve.trials.zero_loss.limit == Limit::Sender);
+            *all += 1;
+        }
+        counts
+    }
+
+    /// All curves if none counts.
+    fn counting_curves(&self) -> impl Iterator<Item = &Curve> {
+        let none_counts = self.curves.iter().all(|curve| curve.void);
+        let counts = move |curve: &&Curve| none_counts || !curve.void;
+        self.curves.iter().filter(counts)
     }
 
     /// The table.
@@ -302,6 +317,7 @@ fn median(values: &[f64]) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::bench::curve::ZeroLoss;
     use crate::cli::bench::exercise::Reading;
     use crate::cli::bench::measure::Way;
     use crate::cli::bench::meter::Usage;
@@ -436,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn evenness_is_of_the_trials_that_count() {
+    fn evenness_and_limits_are_of_the_curves_that_count() {
         let mut results = Results::default();
         assert_eq!(results.evenness(), None);
         let spaced = |offered, late, latest_us| Trial {
@@ -455,6 +471,10 @@ mod tests {
             let trials = Some(Trials {
                 grid: vec![grid],
                 search: vec![search],
+                zero_loss: ZeroLoss {
+                    rate: 100.0,
+                    limit: Limit::Sender,
+                },
             });
             let found = Findings {
                 trials,
@@ -469,6 +489,8 @@ mod tests {
         }
         let evenness = results.evenness().expect("three trials count");
         assert_eq!((evenness.late_share, evenness.latest_us), (0.2, 70.0));
+        let limited = results.sender_limited();
+        assert_eq!(limited, BTreeMap::from([(Dataplane::Kernel, (2, 2))]));
     }
 
     #[test]
@@ -487,6 +509,10 @@ mod tests {
             let trials = Some(Trials {
                 grid: grid.to_vec(),
                 search: Vec::new(),
+                zero_loss: ZeroLoss {
+                    rate: 100.0,
+                    limit: Limit::Sender,
+                },
             });
             let found = Findings {
                 trials,
