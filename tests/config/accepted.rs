@@ -81,8 +81,14 @@ silk_routes = true
 bind = "local"
 persist = true
 state_dir = "/var/lib/silk-vtep"
-busy_poll_us = 0
+busy_poll_us = 50
 cpus = [3, 1]
+[vtep.offload]
+tso = false
+uso = false
+tap_coalescing = false
+udp_gso = false
+udp_gro = false
 "#
     ))
     .vtep;
@@ -101,6 +107,19 @@ cpus = [3, 1]
     assert_eq!(vtep.cpus, [3, 1]);
     assert!(!(vtep.gbp || vtep.strict_source || vtep.udp_checksum || vtep.routing));
     assert!(vtep.silk_routes && vtep.persist);
+    assert_eq!(vtep.busy_poll_us, 50);
+    let off = vtep.offload;
+    assert!(!(off.tso || off.uso || off.tap_coalescing || off.udp_gso || off.udp_gro));
+}
+
+#[test]
+fn offloads_are_on_unless_switched_off() {
+    let all = parse(LEAST).vtep.offload;
+    assert!(all.tso && all.uso && all.tap_coalescing && all.udp_gso && all.udp_gro);
+    let one_off = parse(&format!("{LEAST}[vtep.offload]\nudp_gso = false"))
+        .vtep
+        .offload;
+    assert!(!one_off.udp_gso && one_off.udp_gro && one_off.tso);
 }
 
 #[test]

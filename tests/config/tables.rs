@@ -43,7 +43,7 @@ fn missing_keys_are_named_at_their_table() {
 
 #[test]
 fn unknown_keys_are_named_with_the_nearest() {
-    const VTEP: &str = "address, bind, busy_poll_us, cpus, df, gbp, lanes, local, mac, marks, mtu, name, overlay, persist, port, routing, \
+    const VTEP: &str = "address, bind, busy_poll_us, cpus, df, gbp, lanes, local, mac, marks, mtu, name, offload, overlay, persist, port, routing, \
                         silk_routes, srcport, state_dir, strict_source, subnet_prefix_length, tos, ttl, udp_checksum, vni";
     let vtep = |rest: &str| vec![format!("line 5: vtep.{rest}; accepted: {VTEP}")];
     for (text, expected) in [
@@ -59,6 +59,12 @@ fn unknown_keys_are_named_with_the_nearest() {
         assert_eq!(errors(&format!("{LEAST}{text}")), expected, "{text}");
     }
     check_after_least(&[
+        (
+            "[vtep.offload]\ngso = false",
+            &[
+                "line 6: vtep.offload.gso: unknown key, did you mean `tso`?; accepted: tap_coalescing, tso, udp_gro, udp_gso, uso",
+            ],
+        ),
         (
             "[[peers]]\nsubnet = 1",
             &["line 5: peers: unknown key, did you mean `peer`?; accepted: group, peer, vtep"],
@@ -90,6 +96,10 @@ fn tables_of_another_shape_are_refused_without_echoes() {
         ),
     ]);
     check_after_least(&[
+        (
+            "offload = \"off\"",
+            &["line 5: vtep.offload: found \"off\"; accepted: a table [offload]"],
+        ),
         (
             "[peer]",
             &["line 5: peer: found a table; accepted: tables [[peer]]"],

@@ -60,8 +60,8 @@ fn numbers_out_of_range_are_refused() {
         ),
         (
             "busy_poll_us",
-            "0 (this version does not poll)",
-            &["1", "-1"],
+            "microseconds, an integer from 0 (not at all) to 100000",
+            &["100001", "-1"],
         ),
         (
             "cpus",

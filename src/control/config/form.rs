@@ -139,9 +139,9 @@ pub(super) const STATE_DIR: Form<PathBuf> = Form {
     },
 };
 
-pub(super) const BUSY_POLL: Form<()> = Form {
-    accepted: "0 (this version does not poll)",
-    read: |value| integer(value, 0..=0_u8).map(|_| ()),
+pub(super) const BUSY_POLL: Form<u32> = Form {
+    accepted: "microseconds, an integer from 0 (not at all) to 100000",
+    read: |value| integer(value, 0..=100_000),
 };
 
 /// 1024 CPUs is what a `cpu_set_t` holds (CPU_SETSIZE).

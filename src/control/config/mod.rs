@@ -9,6 +9,7 @@ mod form;
 mod group;
 mod mac;
 mod nearest;
+mod offload;
 mod overlap;
 mod peer;
 mod reader;
@@ -96,6 +97,25 @@ pub struct VtepConfig {
     pub state_dir: Option<PathBuf>,
     /// CPUs to pin lanes to, lane i to `cpus[i % len]`; empty: no pinning.
     pub cpus: Vec<usize>,
+    /// How long a lane without work looks for more before it sleeps, in microseconds; 0: not at all.
+    pub busy_poll_us: u32,
+    /// `[vtep.offload]`.
+    pub offload: OffloadConfig,
+}
+
+/// `[vtep.offload]`: what the host may do for us, if it can. All of it is on unless switched off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OffloadConfig {
+    /// TCP super-frames, and frames with unfinished checksums, from the TAP.
+    pub tso: bool,
+    /// UDP super-frames from and to the TAP.
+    pub uso: bool,
+    /// Super-frames to the TAP.
+    pub tap_coalescing: bool,
+    /// Runs of datagrams that the host cuts (UDP_SEGMENT).
+    pub udp_gso: bool,
+    /// Datagrams that the host joins (UDP_GRO).
+    pub udp_gro: bool,
 }
 
 /// `marks`.

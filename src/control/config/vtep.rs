@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use super::form;
 use super::mac::Mac;
+use super::offload;
 use super::overlap::overlaps;
 use super::reader::{List, Reader};
 use super::report::{Located, Report, Reported};
@@ -43,9 +44,9 @@ pub(super) fn read(mut keys: Reader<'_, '_>) -> (Own, Result<VtepConfig, Reporte
 
 /// [`VtepConfig`] from `own` and the keys that it does not hold.
 fn read_vtep(keys: &mut Reader<'_, '_>, own: &Own) -> Result<VtepConfig, Reported> {
-    // These have one accepted value so far.
+    // It has one accepted value so far.
     keys.or("df", &form::DF, ());
-    keys.or("busy_poll_us", &form::BUSY_POLL, ());
+    let offload = keys.table("offload", offload::read);
     let mtu = read_mtu(keys, own);
     let cpus = keys.list("cpus", &form::CPU);
     Ok(VtepConfig {
@@ -67,8 +68,10 @@ fn read_vtep(keys: &mut Reader<'_, '_>, own: &Own) -> Result<VtepConfig, Reporte
         bind: keys.or("bind", &form::BIND, Bind::Any),
         persist: keys.or("persist", &form::BOOL, false),
         state_dir: keys.given("state_dir", &form::STATE_DIR),
+        busy_poll_us: keys.or("busy_poll_us", &form::BUSY_POLL, 0),
         // Fields are evaluated as written: all keys are taken before the first `?`.
         cpus: cpus.values()?,
+        offload: offload?,
         local: own.local.as_ref()?.value,
         addresses: own.addresses.values()?,
         overlays: own.overlays.values()?,
