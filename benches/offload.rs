@@ -125,6 +125,7 @@ fn coalescer() -> Coalescer {
 fn join(coalescer: &mut Coalescer, buffer: &[u8], batch: &[Slice]) {
     let key = MergeKey {
         source: [10, 0, 32, 12].into(),
+        tos: 0,
         header: [0x88, 0, 0, 3, 0, 0, 1, 0],
     };
     let mut out = |merged: &Merged<'_>| {

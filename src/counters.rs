@@ -75,15 +75,15 @@ impl Counters {
 }
 
 impl Shard {
-    /// One frame of `bytes` bytes went to the underlay.
-    pub fn count_tx(&self, bytes: usize) {
-        add(&self.tx_packets, 1);
+    /// `packets` frames of `bytes` bytes in all went to the underlay.
+    pub fn count_tx(&self, packets: usize, bytes: usize) {
+        add(&self.tx_packets, packets as u64);
         add(&self.tx_bytes, bytes as u64);
     }
 
-    /// One frame of `bytes` bytes was delivered.
-    pub fn count_rx(&self, bytes: usize) {
-        add(&self.rx_packets, 1);
+    /// `packets` frames of `bytes` bytes in all were delivered.
+    pub fn count_rx(&self, packets: usize, bytes: usize) {
+        add(&self.rx_packets, packets as u64);
         add(&self.rx_bytes, bytes as u64);
     }
 
@@ -162,8 +162,8 @@ mod tests {
     #[test]
     fn sums_what_each_lane_counted() {
         let counters = Counters::new(2);
-        counters.lane(0).count_tx(100);
-        counters.lane(1).count_tx(50);
+        counters.lane(0).count_tx(1, 100);
+        counters.lane(1).count_tx(1, 50);
         counters.lane(1).count_drop(DropReason::NoRoute);
         let totals = counters.totals();
         assert_eq!((totals.tx_packets, totals.tx_bytes), (2, 150));

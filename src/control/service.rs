@@ -82,6 +82,12 @@ impl Control {
         &self.tables
     }
 
+    /// What the lanes count in.
+    #[must_use]
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.options.counters
+    }
+
     /// Answers one request of the socket.
     ///
     /// # Errors
@@ -339,7 +345,7 @@ mod tests {
         let (_directory, control) = start();
         let tables = control.tables().load_full();
         let told = destination(&tables, "10.255.43.7").expect("routed");
-        told.peer.counters.lane(1).count_tx(98);
+        told.peer.counters.lane(1).count_tx(1, 98);
         told.peer.counters.lane(0).count_drop(DropReason::TooBig);
         let moved = [Change::Replace(peer("10.255.45.0/24", "10.0.16.14"))];
         control

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::control::{LinkFacts, LinkSource};
 use crate::error::SetupError;
+use crate::io::{Offload, Offloads};
 use crate::netlink::{self, Netlink};
 
 /// A source of facts about the link `index`.
@@ -14,6 +16,7 @@ pub(super) fn source(
     index: u32,
     local: IpAddr,
     source_ports: Range<u16>,
+    offloads: Arc<Offloads>,
 ) -> LinkSource {
     Box::new(move || {
         let mut netlink = Netlink::open()?;
@@ -36,7 +39,19 @@ pub(super) fn source(
             address: link.mac.ok_or_else(|| failed(&"it has no MAC"))?,
             underlay_device: underlay.map(|underlay| underlay.name),
             source_ports: (source_ports.start, source_ports.end),
-            features: BTreeMap::new(),
+            features: features(&offloads),
         })
     })
+}
+
+fn features(offloads: &Offloads) -> BTreeMap<String, String> {
+    let state = |offload: Offload| offloads.state(offload).name().to_owned();
+    Offload::ALL
+        .into_iter()
+        .map(|offload| (offload.name().to_owned(), state(offload)))
+        .chain([(
+            "offload-refusals".to_owned(),
+            offloads.refusals().to_string(),
+        )])
+        .collect()
 }

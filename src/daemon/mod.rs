@@ -9,6 +9,7 @@ mod events;
 mod limits;
 mod link_facts;
 mod lock;
+mod offload;
 mod port_holder;
 mod repair;
 mod setup;

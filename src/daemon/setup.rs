@@ -12,14 +12,13 @@ use super::events::{Event, SignalThread, WatchThread, channel};
 use super::lock::Lock;
 use super::port_holder::Host;
 use super::workers::Workers;
-use super::{Daemon, DaemonError, OwnedDevice, limits, link_facts};
+use super::{Daemon, DaemonError, OwnedDevice, limits, link_facts, offload};
 use crate::control::Options;
 use crate::control::config::{Bind, ConfigError, ConfigErrors, VtepConfig};
 use crate::control::{Config, Control, Server, StateFile};
 use crate::counters::Counters;
 use crate::error::SetupError;
-use crate::io::{Lane, TapQueue, UdpOptions, UdpPort};
-
+use crate::io::{Lane, LaneOptions, TapQueue, UdpOptions, UdpPort};
 use crate::netlink::{
     Device, DeviceError, DeviceSpec, Link, LinkKind, Netlink, TunMode, Underlay, Watcher, existing,
     underlay,
@@ -50,21 +49,33 @@ pub(super) fn start(
     let source_ports = source_ports(vtep);
     let ports = open_ports(vtep, source_ports.clone())?;
     let (mut queues, mut device) = open_device(vtep, mtu_bytes, netlink)?;
+    // Before the link is up, so that the frames it tries go nowhere.
+    let offloads = Arc::new(offload::probe(vtep, &mut queues[0]));
     configure(&mut device)?;
 
     let counters = Arc::new(Counters::new(vtep.lanes.get()));
     let index = device.device.index();
     let options = Options {
-        counters: Arc::clone(&counters),
+        counters,
         config_path: config_path.to_owned(),
         state: state_file(vtep, socket),
-        link: link_facts::source(vtep.name.clone(), index, vtep.local, source_ports),
+        link: link_facts::source(
+            vtep.name.clone(),
+            index,
+            vtep.local,
+            source_ports,
+            Arc::clone(&offloads),
+        ),
     };
     let control = Arc::new(control(config, options));
     let server = Server::start(socket, Arc::clone(&control))?;
     let watch = WatchThread::start(Watcher::open(index)?, sender.clone())?;
     persist(&mut queues)?;
-    let workers = start_lanes(vtep, queues, ports, &control, &counters, mtu_bytes, &sender)?;
+    let options = LaneOptions {
+        mtu_bytes,
+        offloads,
+    };
+    let workers = start_lanes(vtep, queues, ports, &control, &options, &sender)?;
     device.keep = vtep.persist;
     Ok(Daemon {
         events,
@@ -134,6 +145,7 @@ fn open_ports(vtep: &VtepConfig, source_ports: Range<u16>) -> Result<Vec<UdpPort
         source_ports,
         ttl: vtep.ttl,
         checksum: vtep.udp_checksum,
+        gro: offload::wants_gro(vtep.offload),
     };
     UdpPort::open(&options, vtep.lanes.get(), &Host)
 }
@@ -150,7 +162,7 @@ fn open_device(
         check_ours(link)?;
     }
     let queues = (0..vtep.lanes.get())
-        .map(|_| TapQueue::open(&vtep.name))
+        .map(|_| TapQueue::open(&vtep.name, offload::wanted_of_tap(vtep.offload)))
         .collect::<Result<Vec<_>, _>>()?;
     let link = existing(&mut netlink, &vtep.name)?
         .ok_or_else(|| SetupError::new("attach", vtep.name.as_str(), "the TAP vanished at once"))?;
@@ -270,23 +282,17 @@ fn start_lanes(
     queues: Vec<TapQueue>,
     ports: Vec<UdpPort>,
     control: &Control,
-    counters: &Arc<Counters>,
-    mtu_bytes: u32,
+    options: &LaneOptions,
     events: &Sender<Event>,
 ) -> Result<Workers, SetupError> {
+    let counters = control.counters();
     let lanes = queues.into_iter().zip(ports).enumerate();
     let lanes = lanes
         .map(|(index, (tap, underlay))| {
             let tables = Arc::clone(control.tables());
-            Lane::new(
-                index,
-                tap,
-                underlay,
-                tables,
-                Arc::clone(counters),
-                mtu_bytes,
-            )
+            let counters = Arc::clone(counters);
+            Lane::new(index, tap, underlay, tables, counters, options)
         })
         .collect();
-    Workers::start(lanes, &vtep.cpus, events)
+    Workers::start(lanes, vtep, events)
 }

@@ -1,12 +1,14 @@
 //! The lanes' threads.
 
 use std::thread;
+use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
 use super::events::{Event, join, spawn};
+use crate::control::config::VtepConfig;
 use crate::error::{SetupError, errno};
 use crate::io::worker::{Stop, Worker};
 use crate::io::{Lane, TapQueue, UdpPort};
@@ -20,13 +22,15 @@ impl Workers {
     /// Starts every lane, lane i pinned to `cpus[i % len]` if there are any.
     pub(super) fn start(
         lanes: Vec<Lane<TapQueue, UdpPort>>,
-        cpus: &[usize],
+        vtep: &VtepConfig,
         events: &Sender<Event>,
     ) -> Result<Self, SetupError> {
+        let cpus = &vtep.cpus;
+        let busy_poll = Duration::from_micros(vtep.busy_poll_us.into());
         let mut workers = Self { lanes: Vec::new() };
         for (index, lane) in lanes.into_iter().enumerate() {
             let cpu = (!cpus.is_empty()).then(|| cpus[index % cpus.len()]);
-            workers.start_one(index, lane, cpu, events.clone())?;
+            workers.start_one(index, lane, cpu, busy_poll, events.clone())?;
         }
         Ok(workers)
     }
@@ -36,10 +40,11 @@ impl Workers {
         index: usize,
         lane: Lane<TapQueue, UdpPort>,
         cpu: Option<usize>,
+        busy_poll: Duration,
         events: Sender<Event>,
     ) -> Result<(), SetupError> {
         let name = format!("lane {index}");
-        let worker = Worker::new(lane)
+        let worker = Worker::new(lane, busy_poll)
             .map_err(|error| SetupError::new("start", name.as_str(), errno(&error)))?;
         let stop = worker.stop_handle();
         let thread = spawn(&name, move || {

@@ -11,6 +11,8 @@ pub enum Fault {
     Empty,
     /// It concerns no packet of ours; go on.
     Passing,
+    /// The host does not segment: the packets are still to be sent, one by one.
+    Refused,
     /// This packet is lost, for this reason.
     Packet(DropReason),
     /// The device is gone for good.
@@ -41,6 +43,15 @@ impl Fault {
         }
     }
 
+    /// Why a frame that the TAP did not take is lost; one written to a deleted TAP counts as to a downed one.
+    #[must_use]
+    pub fn write_drop(error: &io::Error) -> DropReason {
+        match Self::of_tap_write(error) {
+            Self::Packet(reason) => reason,
+            _ => DropReason::TapDown,
+        }
+    }
+
     /// Receiving datagrams: what is pending on the socket (ICMP, a link that went down) concerns no datagram that arrived.
     #[must_use]
     pub fn of_receive(error: &io::Error) -> Self {
@@ -51,10 +62,12 @@ impl Fault {
         }
     }
 
-    /// Sending a datagram. ECONNREFUSED reports an earlier datagram's fate: the caller sends this one again.
+    /// Sending a datagram, or with `segmented` a run that the host is to segment: EIO or EINVAL then mean that it does not
+    /// (`udp_send_skb`). ECONNREFUSED reports an earlier datagram's fate: the caller sends this one again.
     #[must_use]
-    pub fn of_send(error: &io::Error) -> Self {
+    pub fn of_send(error: &io::Error, segmented: bool) -> Self {
         match error.raw_os_error() {
+            Some(libc::EIO | libc::EINVAL) if segmented => Self::Refused,
             Some(libc::EINTR | libc::ECONNREFUSED) => Self::Passing,
             Some(libc::EMSGSIZE) => Self::Packet(DropReason::TooBig),
             Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => {
@@ -91,7 +104,7 @@ mod tests {
     #[test]
     fn a_dead_peer_costs_no_other_peer_its_packet() {
         let refused = io::Error::from_raw_os_error(libc::ECONNREFUSED);
-        assert_eq!(Fault::of_send(&refused), Fault::Passing);
+        assert_eq!(Fault::of_send(&refused, true), Fault::Passing);
         assert_eq!(Fault::of_receive(&refused), Fault::Passing);
     }
 }

@@ -2,19 +2,20 @@
 //! between them. No root, no clock, no threads.
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 
-use super::{Datagram, Tap, Transmit, Underlay};
-use crate::wire::vnet;
+use super::{Arrivals, Datagram, SOURCE_PORTS, Tap, Transmit, Underlay};
+use crate::wire::vnet::{self, GsoType, VnetHeader};
 
 /// A TAP whose host is two queues.
 #[derive(Debug, Default)]
 pub struct MemoryTap {
     from_host: VecDeque<Bytes>,
     to_host: VecDeque<Bytes>,
+    refuses_super_frames: bool,
 }
 
 impl MemoryTap {
@@ -29,6 +30,11 @@ impl MemoryTap {
         self.from_host.push_back(packet);
     }
 
+    /// From now on super-frames are refused with EINVAL, as by some kernels.
+    pub fn refuse_super_frames(&mut self) {
+        self.refuses_super_frames = true;
+    }
+
     /// The next packet the host got, the virtio_net_hdr first.
     pub fn host_receives(&mut self) -> Option<Bytes> {
         self.to_host.pop_front()
@@ -41,8 +47,14 @@ impl Tap for MemoryTap {
         Ok(copy(&next, packet))
     }
 
-    fn send(&mut self, packet: &[u8]) -> io::Result<()> {
-        self.to_host.push_back(Bytes::copy_from_slice(packet));
+    fn send(&mut self, slices: &[IoSlice<'_>]) -> io::Result<()> {
+        let packet = gather(slices);
+        let header = packet.first_chunk().and_then(VnetHeader::parse);
+        let is_super_frame = header.is_some_and(|header| header.gso_type != GsoType::None);
+        if self.refuses_super_frames && is_super_frame {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        self.to_host.push_back(packet);
         Ok(())
     }
 }
@@ -66,7 +78,13 @@ pub struct MemoryUnderlay {
     local: IpAddr,
     sent: VecDeque<WireDatagram>,
     arrived: VecDeque<WireDatagram>,
+    sends: usize,
+    refuses_runs: bool,
+    joins_runs: bool,
 }
+
+/// Datagrams of one message at the most (`UDP_GRO_CNT_MAX`).
+const JOINED_MAX: usize = 64;
 
 /// First source port of the pool that the flow hash chooses among.
 const FIRST_SOURCE_PORT: u16 = 32768;
@@ -79,7 +97,27 @@ impl MemoryUnderlay {
             local,
             sent: VecDeque::new(),
             arrived: VecDeque::new(),
+            sends: 0,
+            refuses_runs: false,
+            joins_runs: false,
         }
+    }
+
+    /// From now on a run of more than one datagram is refused with EIO, as by a host without segmentation.
+    pub fn refuse_runs(&mut self) {
+        self.refuses_runs = true;
+    }
+
+    /// From now on datagrams that arrive one behind the other from one port are joined as UDP_GRO joins them: equal in length, but for
+    /// the last, which may be shorter.
+    pub fn join_runs(&mut self) {
+        self.joins_runs = true;
+    }
+
+    /// How many sends there were, each of one datagram or a run of them.
+    #[must_use]
+    pub fn sends(&self) -> usize {
+        self.sends
     }
 
     /// The next datagram sent, to be carried to another port, lost or changed.
@@ -91,28 +129,70 @@ impl MemoryUnderlay {
     pub fn arrive(&mut self, datagram: WireDatagram) {
         self.arrived.push_back(datagram);
     }
+
+    /// Moves the datagrams that can be joined behind `first` into `room`; returns their bytes.
+    fn join(&mut self, first: &WireDatagram, room: &mut [u8]) -> usize {
+        let mut joined = 0;
+        let joined_max = if self.joins_runs { JOINED_MAX } else { 1 };
+        for _ in 1..joined_max {
+            let next = self.arrived.pop_front_if(|next| {
+                let len = next.payload.len();
+                next.source == first.source
+                    && next.tos == first.tos
+                    && (1..=first.payload.len()).contains(&len)
+                    && len <= room.len() - joined
+            });
+            let Some(next) = next else { break };
+            joined += copy(&next.payload, &mut room[joined..]);
+            if next.payload.len() < first.payload.len() {
+                break;
+            }
+        }
+        joined
+    }
 }
 
 impl Underlay for MemoryUnderlay {
-    fn recv(&mut self, buffer: &mut [u8]) -> io::Result<Datagram> {
-        let next = self.arrived.pop_front().ok_or_else(would_block)?;
-        Ok(Datagram {
-            len: copy(&next.payload, buffer),
-            truncated: next.payload.len() > buffer.len(),
-            source: next.source,
-            tos: next.tos,
-            overflowed: None,
-        })
+    fn recv(&mut self, arrivals: &mut Arrivals) -> io::Result<()> {
+        let (bytes, slot_bytes, messages) = arrivals.parts();
+        for slot in bytes.chunks_exact_mut(slot_bytes) {
+            let Some(next) = self.arrived.pop_front() else {
+                break;
+            };
+            let len = copy(&next.payload, slot);
+            let joined = self.join(&next, &mut slot[len..]);
+            messages.push(Datagram {
+                len: len + joined,
+                truncated: next.payload.len() > slot_bytes,
+                source: next.source,
+                tos: next.tos,
+                segment_bytes: (joined > 0).then_some(len as u16),
+                overflowed: None,
+            });
+        }
+        if messages.is_empty() {
+            return Err(would_block());
+        }
+        Ok(())
+    }
+
+    fn source(&self, flow_hash: u32) -> usize {
+        flow_hash as usize % SOURCE_PORTS
     }
 
     fn send(&mut self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let port = FIRST_SOURCE_PORT + (transmit.flow_hash >> 27) as u16;
-        self.sent.push_back(WireDatagram {
+        if self.refuses_runs && transmit.run.count() > 1 {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
+        let port = FIRST_SOURCE_PORT + transmit.source as u16;
+        self.sends += 1;
+        let datagrams = transmit.run.each().map(|datagram| WireDatagram {
             source: SocketAddr::new(self.local, port),
             destination: transmit.destination,
             tos: transmit.tos,
-            payload: Bytes::copy_from_slice(transmit.payload),
+            payload: gather(datagram.slices()),
         });
+        self.sent.extend(datagrams);
         Ok(())
     }
 }
@@ -120,6 +200,13 @@ impl Underlay for MemoryUnderlay {
 /// What a descriptor says that does not block, errno and all.
 fn would_block() -> io::Error {
     io::Error::from_raw_os_error(libc::EAGAIN)
+}
+
+fn gather(slices: &[IoSlice<'_>]) -> Bytes {
+    slices
+        .iter()
+        .flat_map(|slice| slice.iter().copied())
+        .collect()
 }
 
 /// Copies what fits; returns how much that is.

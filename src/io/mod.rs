@@ -4,22 +4,26 @@
 //! ([`TapQueue`], [`UdpPort`]) and an in-memory twin ([`memory`]), so that tests and embedders run the very loop the daemon runs.
 //! [`worker`] drives a lane over kernel devices from readiness events.
 
-mod buffer;
+mod arena;
+mod arrivals;
 mod fault;
 mod lane;
 pub mod memory;
+mod offloads;
+mod probe;
 mod tap;
 mod udp;
 pub mod worker;
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 
-pub use buffer::PacketBuffer;
+pub use arrivals::Arrivals;
 pub use fault::Fault;
-pub use lane::{Lane, LaneError, Progress};
-pub use tap::TapQueue;
-pub use udp::{PortHolder, SOURCE_PORTS, UdpOptions, UdpPort};
+pub use lane::{Lane, LaneError, LaneOptions, Progress};
+pub use offloads::{Offload, OffloadState, Offloads};
+pub use tap::{TapOffloads, TapQueue};
+pub use udp::{PortHolder, SOURCE_PORTS, UdpOptions, UdpPort, supports_gro, supports_gso};
 
 pub use crate::sys::udp::Datagram;
 
@@ -31,37 +35,126 @@ pub trait Tap {
     /// `WouldBlock` if none is there; others as [`Fault::of_tap_read`] explains them.
     fn recv(&mut self, packet: &mut [u8]) -> io::Result<usize>;
 
-    /// Writes one packet whole.
+    /// Writes one packet whole, gathered from `slices`: the virtio_net_hdr, then the frame.
     ///
     /// # Errors
     /// As [`Fault::of_tap_write`] explains them.
-    fn send(&mut self, packet: &[u8]) -> io::Result<()>;
+    fn send(&mut self, slices: &[IoSlice<'_>]) -> io::Result<()>;
 }
 
-/// One datagram to send.
+/// UDP payloads of equal length, but for the last, which may be shorter. Each is gathered from as many slices.
+#[derive(Clone, Copy, Debug)]
+pub struct Run<'a> {
+    slices: &'a [IoSlice<'a>],
+    slices_each: usize,
+}
+
+impl<'a> Run<'a> {
+    /// A payload for every `slices_each` of `slices`.
+    ///
+    /// # Panics
+    /// If `slices` is not a whole number of payloads, or none.
+    #[must_use]
+    pub fn new(slices: &'a [IoSlice<'a>], slices_each: usize) -> Self {
+        assert!(!slices.is_empty() && slices.len().is_multiple_of(slices_each));
+        Self {
+            slices,
+            slices_each,
+        }
+    }
+
+    /// How many payloads there are, 1 at the least.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.slices.len() / self.slices_each
+    }
+
+    /// The slices of all payloads in order.
+    #[must_use]
+    pub fn slices(&self) -> &'a [IoSlice<'a>] {
+        self.slices
+    }
+
+    /// Each payload as a run of its own.
+    pub fn each(&self) -> impl Iterator<Item = Self> + use<'a> {
+        let slices_each = self.slices_each;
+        let payloads = self.slices.chunks_exact(slices_each);
+        payloads.map(move |slices| Self {
+            slices,
+            slices_each,
+        })
+    }
+
+    /// Bytes of every payload but the last.
+    #[must_use]
+    pub fn payload_len(&self) -> usize {
+        len(&self.slices[..self.slices_each])
+    }
+
+    /// Bytes of all payloads.
+    #[must_use]
+    pub fn total_len(&self) -> usize {
+        (self.count() - 1) * self.payload_len()
+            + len(&self.slices[self.slices.len() - self.slices_each..])
+    }
+}
+
+fn len(slices: &[IoSlice<'_>]) -> usize {
+    slices.iter().map(|slice| slice.len()).sum()
+}
+
+/// Datagrams to send: one, or several that the host is to cut.
 #[derive(Clone, Copy, Debug)]
 pub struct Transmit<'a> {
     /// Underlay address and port.
     pub destination: SocketAddr,
-    /// Chooses the source port: one flow, one port.
-    pub flow_hash: u32,
+    /// The source port's number, as [`Underlay::source`] gave it.
+    pub source: usize,
     /// TOS or traffic class.
     pub tos: u8,
-    /// The UDP payload.
-    pub payload: &'a [u8],
+    /// What to send.
+    pub run: Run<'a>,
 }
 
 /// A VXLAN port on the underlay: receives on one socket, sends from a pool of source ports.
 pub trait Underlay {
-    /// Reads one datagram.
+    /// Reads what is there, one message at the least and as many as `arrivals` has room for.
     ///
     /// # Errors
-    /// `WouldBlock` if none is there; others as [`Fault::of_receive`] explains them.
-    fn recv(&mut self, buffer: &mut [u8]) -> io::Result<Datagram>;
+    /// `WouldBlock` if nothing is there; others as [`Fault::of_receive`] explains them.
+    fn recv(&mut self, arrivals: &mut Arrivals) -> io::Result<()>;
 
-    /// Sends one datagram.
+    /// The number of the source port for a flow: one flow, one port.
+    fn source(&self, flow_hash: u32) -> usize;
+
+    /// Sends the run whole, or nothing of it.
     ///
     /// # Errors
     /// As [`Fault::of_send`] explains them.
     fn send(&mut self, transmit: &Transmit<'_>) -> io::Result<()>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_knows_its_lengths() {
+        let slices = [b"hh", b"ab", b"hh", b"c."].map(|bytes| IoSlice::new(bytes));
+        let short = [
+            IoSlice::new(b"hh"),
+            IoSlice::new(b"abc"),
+            IoSlice::new(b"hh"),
+            IoSlice::new(b"d"),
+        ];
+        let whole = Run::new(&slices, 2);
+        assert_eq!(
+            (whole.count(), whole.payload_len(), whole.total_len()),
+            (2, 4, 8)
+        );
+        let ragged = Run::new(&short, 2);
+        assert_eq!((ragged.payload_len(), ragged.total_len()), (5, 8));
+        let lens: Vec<usize> = ragged.each().map(|one| one.total_len()).collect();
+        assert_eq!(lens, [5, 3]);
+    }
 }

@@ -1,42 +1,99 @@
 //! One queue of the kernel's TAP.
 
-use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::io::{self, IoSlice, Read};
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
+
+use nix::sys::uio::writev;
 
 use super::Tap;
+use super::probe::super_frame;
 use crate::error::{SetupError, errno};
 use crate::sys;
+use crate::wire::vnet::GsoType;
 
 /// One queue. The device itself is made with the first and goes with the last, unless it is persistent.
 pub struct TapQueue {
     device: tun::Device,
+    offloads: TapOffloads,
+}
+
+/// Which super-frames the TAP gives and takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TapOffloads {
+    /// TCP, and frames whose checksum is not finished.
+    pub tso: bool,
+    /// UDP, since Linux 6.2.
+    pub uso: bool,
+}
+
+impl TapOffloads {
+    fn flags(self) -> libc::c_uint {
+        let tso = if self.tso {
+            sys::tun::CSUM | sys::tun::TSO
+        } else {
+            0
+        };
+        let uso = if self.uso { sys::tun::USO } else { 0 };
+        tso | uso
+    }
+
+    /// Down from these to none: the first step that the kernel takes. Set in any case, for a device that was there before keeps what
+    /// others set.
+    fn negotiate(self, fd: impl AsFd) -> io::Result<Self> {
+        let without_uso = Self { uso: false, ..self };
+        let ladder = [self, without_uso, Self::default()];
+        let mut result = Ok(());
+        for offloads in ladder {
+            result = sys::tun::set_offload(&fd, offloads.flags());
+            if result.is_ok() {
+                return Ok(offloads);
+            }
+        }
+        result.map(|()| Self::default())
+    }
 }
 
 impl TapQueue {
-    /// Opens a queue of the TAP `name`, not blocking, which is created if it is not there. Offloads are off: the kernel finishes
-    /// checksums and segments before we read.
+    /// Opens a queue of the TAP `name`, not blocking, which is created if it is not there, with those of the offloads `wanted` that
+    /// the kernel has.
     ///
     /// # Errors
     /// Which step failed, why, and what mends it.
-    pub fn open(name: &str) -> Result<Self, SetupError> {
+    pub fn open(name: &str, wanted: TapOffloads) -> Result<Self, SetupError> {
         let failed = |step: &str, error: &io::Error| {
             SetupError::new("attach", name, format_args!("{step}: {}", errno(error)))
                 .mend(mend(error))
         };
         let fd = sys::tun::open().map_err(|e| failed(sys::tun::NODE, &e))?;
         sys::tun::attach(&fd, name).map_err(|e| failed("TUNSETIFF", &e))?;
-        sys::tun::set_offload(&fd, 0).map_err(|e| failed("TUNSETOFFLOAD", &e))?;
-        Self::from_fd(fd).map_err(|e| failed("set O_NONBLOCK", &e))
+        let offloads = wanted
+            .negotiate(&fd)
+            .map_err(|e| failed("TUNSETOFFLOAD", &e))?;
+        Self::from_fd(fd, offloads).map_err(|e| failed("set O_NONBLOCK", &e))
     }
 
-    fn from_fd(fd: OwnedFd) -> io::Result<Self> {
+    fn from_fd(fd: OwnedFd, offloads: TapOffloads) -> io::Result<Self> {
         let mut configuration = tun::Configuration::default();
         configuration
             .raw_fd(fd.into_raw_fd())
             .close_fd_on_drop(true);
         let device = tun::Device::new(&configuration).map_err(io::Error::other)?;
         device.set_nonblock()?;
-        Ok(Self { device })
+        Ok(Self { device, offloads })
+    }
+
+    /// Which super-frames it gives and takes.
+    #[must_use]
+    pub fn offloads(&self) -> TapOffloads {
+        self.offloads
+    }
+
+    /// Whether the TAP takes super-frames of this type: some kernels refuse them all (6.6.44). Asked while the link is down, which
+    /// gives EIO behind all checks of the frame, or up, with a frame that is nobody's.
+    pub fn takes_super_frames(&mut self, gso_type: GsoType) -> bool {
+        let (header, frame) = super_frame(gso_type);
+        let sent = self.send(&[IoSlice::new(&header.emit()), IoSlice::new(&frame)]);
+        sent.map_or_else(|error| error.raw_os_error() == Some(libc::EIO), |()| true)
     }
 
     /// Makes the device outlive this process.
@@ -72,8 +129,9 @@ impl Tap for TapQueue {
         self.device.read(packet)
     }
 
-    fn send(&mut self, packet: &[u8]) -> io::Result<()> {
-        self.device.write(packet).map(|_| ())
+    fn send(&mut self, slices: &[IoSlice<'_>]) -> io::Result<()> {
+        writev(sys::tun::borrow(&self.device), slices)?;
+        Ok(())
     }
 }
 

@@ -4,7 +4,7 @@
 //! from [`SOURCE_PORTS`] ports that the flow hash chooses among. All lanes bind the same ports, so a flow keeps its port whichever
 //! lane it is on; nobody reads those sockets, and a filter drops what arrives at them.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 use std::os::fd::{AsRawFd, RawFd};
@@ -12,7 +12,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use libc::c_int;
 use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
 
-use super::{Datagram, Transmit, Underlay};
+use super::{Arrivals, Transmit, Underlay};
 use crate::error::{SetupError, errno};
 use crate::sys;
 
@@ -37,6 +37,8 @@ pub struct UdpOptions {
     pub ttl: u8,
     /// Fill in UDP checksums.
     pub checksum: bool,
+    /// Have the host join datagrams of one sender for one read (UDP_GRO), if it can.
+    pub gro: bool,
 }
 
 /// Who may hold the port; asked when it is taken.
@@ -83,6 +85,23 @@ impl UdpPort {
             })
             .collect()
     }
+}
+
+/// Whether the host cuts a send into datagrams (UDP_SEGMENT, since Linux 4.18), as far as a socket can tell.
+#[must_use]
+pub fn supports_gso() -> bool {
+    supports(libc::UDP_SEGMENT)
+}
+
+/// Whether the host joins datagrams of one sender for one read (UDP_GRO, since Linux 5.0).
+#[must_use]
+pub fn supports_gro() -> bool {
+    supports(libc::UDP_GRO)
+}
+
+fn supports(option: c_int) -> bool {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP));
+    socket.is_ok_and(|socket| sys::udp::set_option(&socket, libc::SOL_UDP, option, 1).is_ok())
 }
 
 /// How a socket gets its port.
@@ -141,6 +160,10 @@ impl UdpOptions {
             sys::udp::set_option(&socket, libc::IPPROTO_UDP, UDP_NO_CHECK6_RX, zero)?;
         }
         sys::udp::set_option(&socket, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)?;
+        if self.gro {
+            // A host without it gives us datagrams one by one; `supports_gro` tells.
+            let _ = sys::udp::set_option(&socket, libc::SOL_UDP, libc::UDP_GRO, 1);
+        }
         set_buffer(&socket, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)?;
         let address = match self.local {
             local if self.bind_local => local,
@@ -286,14 +309,26 @@ fn mend(error: &io::Error) -> &'static str {
 }
 
 impl Underlay for UdpPort {
-    fn recv(&mut self, buffer: &mut [u8]) -> io::Result<Datagram> {
-        sys::udp::recv(&self.receiver, buffer)
+    fn recv(&mut self, arrivals: &mut Arrivals) -> io::Result<()> {
+        let (bytes, slot_bytes, messages) = arrivals.parts();
+        sys::udp::recv_many(&self.receiver, bytes, slot_bytes, messages)
+    }
+
+    fn source(&self, flow_hash: u32) -> usize {
+        pick(flow_hash, self.senders.len())
     }
 
     fn send(&mut self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let sender = &self.senders[pick(transmit.flow_hash, self.senders.len())];
-        let slices = [IoSlice::new(transmit.payload)];
-        sys::udp::send(sender, &transmit.destination.into(), &slices, transmit.tos).map(|_| ())
+        let run = transmit.run;
+        // Below 2^16, or no run of more than one would fit a send.
+        let payload_len = u16::try_from(run.payload_len()).unwrap_or(u16::MAX);
+        sys::udp::send(
+            &self.senders[transmit.source],
+            &transmit.destination.into(),
+            run.slices(),
+            transmit.tos,
+            (run.count() > 1).then_some(payload_len),
+        )
     }
 }
 
@@ -329,6 +364,7 @@ mod tests {
             source_ports: 32768..60999,
             ttl: 64,
             checksum: true,
+            gro: true,
         }
     }
 
@@ -417,12 +453,13 @@ mod tests {
         let options = loopback(free_port());
         let mut lanes = UdpPort::open(&options, 2, &Nobody).expect("opened");
         let mut received = [false; 2];
+        let mut arrivals = Arrivals::default();
         for _ in 0..64 {
             let from = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
             let to = (Ipv4Addr::LOCALHOST, options.port);
             from.send_to(b"x", to).expect("sent");
             for (lane, received) in lanes.iter_mut().zip(&mut received) {
-                *received |= lane.recv(&mut [0; 8]).is_ok();
+                *received |= lane.recv(&mut arrivals).is_ok();
             }
         }
         assert_eq!(received, [true; 2]);

@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -38,16 +38,17 @@ impl Stop {
 #[derive(Debug)]
 pub struct Worker {
     lane: Lane<TapQueue, UdpPort>,
+    busy_poll: Duration,
     poll: Poll,
     stop: Stop,
 }
 
 impl Worker {
-    /// Registers the lane's descriptors.
+    /// Registers the lane's descriptors. Out of work, the lane looks for more for as long as `busy_poll` before it sleeps.
     ///
     /// # Errors
     /// No descriptors or memory are left for the event queue.
-    pub fn new(mut lane: Lane<TapQueue, UdpPort>) -> io::Result<Self> {
+    pub fn new(mut lane: Lane<TapQueue, UdpPort>, busy_poll: Duration) -> io::Result<Self> {
         let poll = Poll::new()?;
         let registry = poll.registry();
         registry.register(
@@ -64,7 +65,12 @@ impl Worker {
             flag: Arc::default(),
             waker: Arc::new(Waker::new(registry, STOP)?),
         };
-        Ok(Self { lane, poll, stop })
+        Ok(Self {
+            lane,
+            busy_poll,
+            poll,
+            stop,
+        })
     }
 
     /// A handle that ends this worker.
@@ -88,12 +94,14 @@ impl Worker {
             if underlay == Progress::More {
                 underlay = self.lane.ingress_batch()?;
             }
-            let idle = tap == Progress::Drained && underlay == Progress::Drained;
-            wait(
-                &mut self.poll,
-                &mut events,
-                (!idle).then_some(Duration::ZERO),
-            )?;
+            if tap == Progress::More || underlay == Progress::More {
+                wait(&mut self.poll, &mut events, Some(Duration::ZERO))?;
+            } else if self.finds_work()? {
+                (tap, underlay) = (Progress::More, Progress::More);
+                continue;
+            } else {
+                wait(&mut self.poll, &mut events, None)?;
+            }
             for event in &events {
                 match event.token() {
                     TAP => tap = Progress::More,
@@ -103,6 +111,23 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    /// Polls both devices for as long as it was told; false if nothing came.
+    fn finds_work(&mut self) -> Result<bool, LaneError> {
+        if self.busy_poll.is_zero() {
+            return Ok(false);
+        }
+        let start = Instant::now();
+        while start.elapsed() < self.busy_poll && !self.stop.flag.load(Ordering::Acquire) {
+            if self.lane.egress_batch()? != Progress::Idle
+                || self.lane.ingress_batch()? != Progress::Idle
+            {
+                return Ok(true);
+            }
+            std::hint::spin_loop();
+        }
+        Ok(false)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use libc::{c_int, c_short, c_uint};
 
@@ -70,10 +70,23 @@ pub fn set_offload(fd: impl AsFd, flags: c_uint) -> io::Result<()> {
     check(unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), libc::TUNSETOFFLOAD, flags) })
 }
 
+/// TUN_F_CSUM: frames whose checksum is not finished.
+pub const CSUM: c_uint = 0x01;
+/// TUN_F_TSO4 and TUN_F_TSO6, and TUN_F_TSO_ECN: TCP super-frames, CWR among their flags or not.
+pub const TSO: c_uint = 0x02 | 0x04 | 0x08;
+/// TUN_F_USO4 and TUN_F_USO6, since Linux 6.2: UDP super-frames.
+pub const USO: c_uint = 0x20 | 0x40;
+
 fn check(result: c_int) -> io::Result<()> {
     if result < 0 {
         Err(io::Error::last_os_error())
     } else {
         Ok(())
     }
+}
+
+/// A descriptor that `owner` keeps open for as long as it is borrowed.
+pub fn borrow(owner: &impl AsRawFd) -> BorrowedFd<'_> {
+    // SAFETY: the owner closes its descriptor when dropped, and is borrowed for as long as the result.
+    unsafe { BorrowedFd::borrow_raw(owner.as_raw_fd()) }
 }

@@ -231,7 +231,7 @@ mod tests {
         let underlay = "10.0.16.14".parse().unwrap();
         let counters =
             |tables: &Tables| Arc::clone(&tables.peers.lookup(underlay).unwrap().counters);
-        counters(&old).lane(0).count_rx(64);
+        counters(&old).lane(0).count_rx(1, 64);
 
         spec.fdb.retain(|entry| entry.underlay == underlay);
         let new = old.update(&spec, Changed::ALL, registry);
@@ -242,7 +242,7 @@ mod tests {
             .resolve("10.255.43.6".parse().unwrap())
             .unwrap()
             .destinations[0];
-        destination.peer.counters.lane(0).count_tx(64);
+        destination.peer.counters.lane(0).count_tx(1, 64);
         assert_eq!(
             counters(&old).totals().tx_packets,
             1,

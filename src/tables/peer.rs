@@ -140,11 +140,11 @@ mod tests {
             peer.counters.totals().tx_packets
         };
         let peer = first.lookup(underlay(1)).unwrap();
-        peer.counters.lane(1).count_tx(100);
+        peer.counters.lane(1).count_tx(1, 100);
         let second = PeerTable::from_fdb(&[entry(1, 1), entry(2, 2)], &mut registry);
         registry.retain(&second);
         assert_eq!(counted(&second), 1);
-        peer.counters.lane(0).count_tx(100);
+        peer.counters.lane(0).count_tx(1, 100);
         assert_eq!(counted(&second), 2);
     }
 
@@ -153,7 +153,7 @@ mod tests {
         let mut registry = CounterRegistry::new(1);
         let old = PeerTable::from_fdb(&[entry(1, 1), entry(2, 2)], &mut registry);
         let new = PeerTable::from_fdb(&[entry(2, 2)], &mut registry);
-        registry.counters(underlay(1)).lane(0).count_tx(100);
+        registry.counters(underlay(1)).lane(0).count_tx(1, 100);
 
         registry.retain(&new);
         let still_read = registry.counters(underlay(1));
@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn retain_keeps_the_counters_of_peers_that_it_is_told_to_keep() {
         let mut registry = CounterRegistry::new(1);
-        registry.counters(underlay(1)).lane(0).count_tx(100);
+        registry.counters(underlay(1)).lane(0).count_tx(1, 100);
         let keep = PeerTable::from_fdb(&[entry(1, 1)], &mut CounterRegistry::new(1));
         registry.retain(&keep);
         assert_eq!(registry.counters(underlay(1)).totals().tx_packets, 1);

@@ -26,6 +26,7 @@ impl Arrival {
     pub(crate) fn new(frame: Vec<u8>) -> Self {
         let key = MergeKey {
             source: [10, 0, 32, 12].into(),
+            tos: 0,
             header: [0x88, 0, 0, 3, 0, 0, 1, 0],
         };
         Self { key, frame }

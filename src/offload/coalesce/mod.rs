@@ -64,6 +64,8 @@ pub const SUPER_FRAME_LEN_MAX: usize = u16::MAX as usize;
 pub struct MergeKey {
     /// The underlay address it came from.
     pub source: IpAddr,
+    /// The outer TOS or traffic class it came under.
+    pub tos: u8,
     /// The VXLAN header it came under.
     pub header: [u8; vxlan::HEADER_LEN],
 }
@@ -117,10 +119,8 @@ impl Coalescer {
         frame: &[u8],
         out: &mut impl FnMut(&Merged<'_>),
     ) {
-        assert_eq!(at.len(), frame.len(), "{at:?} is another frame");
-        if let Some(position) = self.continued_by(key, frame) {
-            self.run_mut(position).append(frame, at);
-            return self.close_if_sealed(position, out);
+        if self.extend(key, at, frame, out) {
+            return;
         }
         let Some(segment) = Segment::parse(frame) else {
             self.close_between(addresses(frame), out);
@@ -139,6 +139,27 @@ impl Coalescer {
                 out(&Merged::alone(&at, header));
             }
         }
+    }
+
+    /// Takes the next frame if it continues an open run; else nothing is done. Whatever a tunnel decides by MACs, IP addresses, ECN
+    /// bits and [`MergeKey`] it has then decided already, for the run's first frame.
+    ///
+    /// # Panics
+    /// As [`push`](Self::push).
+    pub fn extend(
+        &mut self,
+        key: &MergeKey,
+        at: Slice,
+        frame: &[u8],
+        out: &mut impl FnMut(&Merged<'_>),
+    ) -> bool {
+        assert_eq!(at.len(), frame.len(), "{at:?} is another frame");
+        let position = self.continued_by(key, frame);
+        if let Some(position) = position {
+            self.run_mut(position).append(frame, at);
+            self.close_if_sealed(position, out);
+        }
+        position.is_some()
     }
 
     /// Gives all that is open to `out`, oldest run first. The buffers may be used again afterwards.

@@ -32,6 +32,7 @@ impl Run {
         Self {
             key: MergeKey {
                 source: [0; 4].into(),
+                tos: 0,
                 header: [0; vxlan::HEADER_LEN],
             },
             flow: Flow::none(),

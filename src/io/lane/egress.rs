@@ -1,0 +1,241 @@
+//! From the overlay to the underlay: a frame of the TAP becomes a datagram, a super-frame a run of them.
+
+use std::io::IoSlice;
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+
+use super::outbox::{Outbox, RUN_BYTES_MAX, RUN_MAX};
+use super::sender::{Hop, Sender};
+use super::{BATCH, LaneError, Patience, Progress, Scope};
+use crate::drop_reason::DropReason;
+use crate::io::arena::{Arena, Packet};
+use crate::io::{Fault, Run, Tap, Underlay};
+use crate::offload::{self, HEADER_LEN_MAX, Segmenter};
+use crate::tables::Peer;
+use crate::vtep::{self, Egress as Verdict, Encap, Reply};
+use crate::wire::vnet::{self, GsoType, VnetHeader};
+use crate::wire::{ethernet, vxlan};
+
+/// Headers of one segment, the VXLAN header first.
+const SLOT_BYTES: usize = vxlan::HEADER_LEN + HEADER_LEN_MAX;
+
+/// Room for the headers of a run's segments.
+type Slots = [[u8; SLOT_BYTES]; RUN_MAX];
+
+/// What the direction keeps from batch to batch.
+#[derive(Debug)]
+pub(super) struct Egress {
+    arena: Arena,
+    slots: Box<Slots>,
+    patience: Patience,
+}
+
+impl Default for Egress {
+    fn default() -> Self {
+        Self {
+            arena: Arena::default(),
+            slots: Box::new([[0; SLOT_BYTES]; RUN_MAX]),
+            patience: Patience::default(),
+        }
+    }
+}
+
+impl Egress {
+    /// Up to a batch of packets under one snapshot.
+    pub(super) fn batch(
+        &mut self,
+        tap: &mut impl Tap,
+        underlay: &mut impl Underlay,
+        scope: &Scope<'_>,
+    ) -> Result<Progress, LaneError> {
+        let sender = Sender { underlay, scope };
+        let mut batch = Batch {
+            arena: &mut self.arena,
+            slots: &mut self.slots,
+            outbox: Outbox::default(),
+            sender,
+        };
+        let progress = batch.read(tap, &mut self.patience);
+        batch.finish();
+        progress
+    }
+
+    /// An answer from the core takes the way of any frame of the host.
+    pub(super) fn reply_to_peer(
+        &mut self,
+        reply: &Reply,
+        peer: Option<&Arc<Peer>>,
+        underlay: &mut impl Underlay,
+        scope: &Scope<'_>,
+    ) {
+        match vtep::egress(scope.tables, reply.frame()) {
+            Verdict::Encap(encap) => {
+                scope.shards(peer).for_each(|shard| shard.count_reply());
+                let mut batch = Batch {
+                    arena: &mut self.arena,
+                    slots: &mut self.slots,
+                    outbox: Outbox::default(),
+                    sender: Sender { underlay, scope },
+                };
+                let packet = batch.arena.put(reply.frame());
+                let packet = packet.expect("between batches the arena is empty");
+                batch.encap(packet, &encap, &VnetHeader::default());
+                batch.finish();
+            }
+            Verdict::Reply(_) => scope.count_drop(peer, DropReason::NoFdbEntry),
+            Verdict::Drop(reason) => scope.count_drop(peer, reason),
+        }
+    }
+}
+
+/// One batch on its way.
+struct Batch<'a, 't, U> {
+    arena: &'a mut Arena,
+    slots: &'a mut Slots,
+    outbox: Outbox<'t>,
+    sender: Sender<'a, 't, U>,
+}
+
+impl<'t, U: Underlay> Batch<'_, 't, U> {
+    fn read(&mut self, tap: &mut impl Tap, patience: &mut Patience) -> Result<Progress, LaneError> {
+        for index in 0..BATCH {
+            let Some(room) = self.arena.room() else {
+                return Ok(Progress::More);
+            };
+            match tap.recv(room) {
+                Ok(len) => {
+                    patience.renew();
+                    let packet = self.arena.take(len);
+                    self.packet(packet, tap);
+                }
+                Err(error) => match patience.judge(Fault::of_tap_read(&error)) {
+                    Fault::Empty => return Ok(Progress::empty_after(index)),
+                    Fault::Gone => return Err(LaneError::Tap(error)),
+                    Fault::Packet(reason) => self.sender.scope.shard().count_drop(reason),
+                    Fault::Passing | Fault::Refused => {}
+                },
+            }
+        }
+        Ok(Progress::More)
+    }
+
+    fn finish(mut self) {
+        self.outbox.flush(self.arena, &mut self.sender);
+        self.arena.clear();
+    }
+
+    fn packet(&mut self, packet: Packet, tap: &mut impl Tap) {
+        let scope = self.sender.scope;
+        let header = VnetHeader::parse(self.arena.vnet_header(packet));
+        let header = header.filter(|header| self.finish_checksum(packet, header));
+        let Some(header) = header else {
+            return scope.shard().count_drop(DropReason::BadVnetHeader);
+        };
+        match vtep::egress(scope.tables, self.arena.frame(packet)) {
+            Verdict::Encap(encap) => self.encap(packet, &encap, &header),
+            Verdict::Reply(reply) => reply_to_host(&reply, tap, scope),
+            Verdict::Drop(reason) => scope.shard().count_drop(reason),
+        }
+    }
+
+    /// Finishes what the host left to a network card; segments of a super-frame get their checksums when they are cut.
+    fn finish_checksum(&mut self, packet: Packet, header: &VnetHeader) -> bool {
+        header.gso_type != GsoType::None
+            || offload::complete(self.arena.frame_mut(packet), header).is_ok()
+    }
+
+    fn encap(&mut self, packet: Packet, encap: &Encap<'t>, header: &VnetHeader) {
+        if let Some(mac) = encap.destination_mac {
+            ethernet::write_destination(self.arena.frame_mut(packet), mac);
+        }
+        if header.gso_type == GsoType::None {
+            self.encap_frame(packet, encap);
+        } else {
+            self.encap_super_frame(packet, encap, header);
+            self.arena.give_back(packet);
+        }
+    }
+
+    fn encap_frame(&mut self, packet: Packet, encap: &Encap<'t>) {
+        if let [destination] = encap.destinations {
+            let hop = self.sender.hop(destination, encap.flow_hash, encap.tos);
+            let header = encap.header(destination);
+            self.arena.set_vxlan_header(packet, &header);
+            return self.outbox.push(packet, hop, self.arena, &mut self.sender);
+        }
+        self.outbox.flush(self.arena, &mut self.sender);
+        for destination in encap.destinations {
+            let hop = self.sender.hop(destination, encap.flow_hash, encap.tos);
+            let header = encap.header(destination);
+            self.arena.set_vxlan_header(packet, &header);
+            let slices = [IoSlice::new(self.arena.datagram(packet))];
+            self.sender.send(Run::new(&slices, 1), &hop);
+        }
+    }
+
+    fn encap_super_frame(&mut self, packet: Packet, encap: &Encap<'t>, header: &VnetHeader) {
+        let Ok(segmenter) = Segmenter::new(self.arena.frame(packet), header) else {
+            let shard = self.sender.scope.shard();
+            return shard.count_drop(DropReason::BadVnetHeader);
+        };
+        for destination in encap.destinations {
+            let hop = self.sender.hop(destination, encap.flow_hash, encap.tos);
+            self.outbox.flush_beside(&hop, self.arena, &mut self.sender);
+            let cut = Cut {
+                frame: self.arena.frame(packet),
+                segmenter: &segmenter,
+                vxlan: encap.header(destination),
+            };
+            for run in cut.runs() {
+                cut.send(run, self.slots, &hop, &mut self.sender);
+            }
+        }
+    }
+}
+
+fn reply_to_host(reply: &Reply, tap: &mut impl Tap, scope: &Scope<'_>) {
+    let header = [0; vnet::HEADER_LEN];
+    match tap.send(&[IoSlice::new(&header), IoSlice::new(reply.frame())]) {
+        Ok(()) => scope.shard().count_reply(),
+        Err(error) => scope.shard().count_drop(Fault::write_drop(&error)),
+    }
+}
+
+/// A super-frame to be cut under one VXLAN header. Payload stays where it is.
+struct Cut<'a> {
+    frame: &'a [u8],
+    segmenter: &'a Segmenter<'a>,
+    vxlan: [u8; vxlan::HEADER_LEN],
+}
+
+impl Cut<'_> {
+    /// The segments of each send.
+    fn runs(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let datagram_len = vxlan::HEADER_LEN + self.segmenter.segment_len();
+        let run_max = (RUN_BYTES_MAX / datagram_len).clamp(1, RUN_MAX);
+        let segments = self.segmenter.segments();
+        let starts = (0..segments).step_by(run_max);
+        starts.map(move |start| start..segments.min(start + run_max))
+    }
+
+    fn send(
+        &self,
+        run: Range<usize>,
+        slots: &mut Slots,
+        hop: &Hop<'_>,
+        sender: &mut Sender<'_, '_, impl Underlay>,
+    ) {
+        let mut slices: ArrayVec<IoSlice<'_>, { 2 * RUN_MAX }> = ArrayVec::new();
+        for (index, slot) in run.zip(slots) {
+            let (vxlan_room, headers) = slot.split_at_mut(vxlan::HEADER_LEN);
+            vxlan_room.copy_from_slice(&self.vxlan);
+            let payload = self.segmenter.emit(index, headers);
+            let header_len = vxlan::HEADER_LEN + self.segmenter.header_len();
+            slices.push(IoSlice::new(&slot[..header_len]));
+            slices.push(IoSlice::new(&self.frame[payload]));
+        }
+        sender.send(Run::new(&slices, 2), hop);
+    }
+}

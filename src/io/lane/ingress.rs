@@ -1,0 +1,218 @@
+//! From the underlay to the overlay: the datagrams of one read become frames, and frames of one flow one write.
+
+use std::ops::Range;
+
+use super::egress::Egress;
+use super::writer::Writer;
+use super::{BATCH, LaneError, LaneOptions, Patience, Progress, Scope};
+use crate::drop_reason::DropReason;
+use crate::io::{Arrivals, Datagram, Fault, Offload, Offloads, Tap, Underlay};
+use crate::offload::{CoalesceOptions, Coalescer, MergeKey, Merged, Slice};
+use crate::vtep::{self, Ingress as Verdict, Received};
+use crate::wire::{ip, vxlan};
+
+/// What the direction keeps from read to read.
+#[derive(Debug)]
+pub(super) struct Ingress {
+    arrivals: Arrivals,
+    coalescer: Coalescer,
+    mtu_bytes: u32,
+    patience: Patience,
+    overflowed: u32,
+}
+
+/// What the direction writes to, besides the TAP.
+struct Back<'a, U> {
+    underlay: &'a mut U,
+    egress: &'a mut Egress,
+}
+
+impl Ingress {
+    pub(super) fn new(options: &LaneOptions) -> Self {
+        Self {
+            arrivals: Arrivals::default(),
+            coalescer: Coalescer::new(coalesce(&options.offloads, options.mtu_bytes)),
+            mtu_bytes: options.mtu_bytes,
+            patience: Patience::default(),
+            overflowed: 0,
+        }
+    }
+
+    /// Up to a batch of messages under one snapshot.
+    pub(super) fn batch(
+        &mut self,
+        tap: &mut impl Tap,
+        underlay: &mut impl Underlay,
+        egress: &mut Egress,
+        scope: &Scope<'_>,
+    ) -> Result<Progress, LaneError> {
+        let options = coalesce(scope.offloads, self.mtu_bytes);
+        self.coalescer.set_options(options);
+        let mut read = 0;
+        while read < BATCH {
+            match underlay.recv(&mut self.arrivals) {
+                Ok(()) => {
+                    self.patience.renew();
+                    read += self.arrivals.messages().len();
+                    self.deliver(Writer::new(tap, scope), Back { underlay, egress })?;
+                    if !self.arrivals.is_full() {
+                        return Ok(Progress::Drained);
+                    }
+                }
+                Err(error) => match self.patience.judge(Fault::of_receive(&error)) {
+                    Fault::Empty => return Ok(Progress::empty_after(read)),
+                    Fault::Gone => return Err(LaneError::Underlay(error)),
+                    Fault::Packet(reason) => scope.shard().count_drop(reason),
+                    Fault::Passing | Fault::Refused => {}
+                },
+            }
+        }
+        Ok(Progress::More)
+    }
+
+    /// Everything that one read gave.
+    fn deliver(
+        &mut self,
+        mut writer: Writer<'_, '_, impl Tap>,
+        mut back: Back<'_, impl Underlay>,
+    ) -> Result<(), LaneError> {
+        for index in 0..self.arrivals.messages().len() {
+            let message = self.arrivals.messages()[index];
+            self.count_overflow(message.overflowed, writer.scope());
+            self.message(index, &message, &mut writer, &mut back);
+        }
+        let arrivals = &self.arrivals;
+        let out = &mut |merged: &Merged<'_>| writer.write(arrivals, merged);
+        self.coalescer.flush(out);
+        writer.finish().map_err(LaneError::Tap)
+    }
+
+    /// A datagram, or several of one sender that the host joined.
+    fn message(
+        &mut self,
+        index: usize,
+        message: &Datagram,
+        writer: &mut Writer<'_, '_, impl Tap>,
+        back: &mut Back<'_, impl Underlay>,
+    ) {
+        let received = Received {
+            source: message.source.ip().to_canonical(),
+            tos: message.tos,
+        };
+        if message.truncated {
+            let peer = writer.scope().tables.peers.lookup(received.source);
+            let reason = DropReason::TruncatedDatagram;
+            return writer.scope().count_drop(peer, reason);
+        }
+        for segment in segments(message) {
+            self.segment(index, segment, received, writer, back);
+        }
+    }
+
+    /// One datagram. What continues an open run, every byte equal that a verdict depends on, shares the verdict of the run; anything
+    /// else is judged.
+    fn segment(
+        &mut self,
+        index: usize,
+        segment: Range<usize>,
+        received: Received,
+        writer: &mut Writer<'_, '_, impl Tap>,
+        back: &mut Back<'_, impl Underlay>,
+    ) {
+        let arrivals = &mut self.arrivals;
+        let at = Slice {
+            buffer: index,
+            // A datagram without a header has no frame, and is no run's.
+            start: segment.end.min(segment.start + vxlan::HEADER_LEN),
+            end: segment.end,
+        };
+        let datagram = &arrivals.slot(index)[segment];
+        let key = MergeKey {
+            source: received.source,
+            tos: received.tos,
+            header: datagram.first_chunk().copied().unwrap_or_default(),
+        };
+        let frame = &arrivals.slot(index)[at.range()];
+        let out = &mut |merged: &Merged<'_>| writer.write(arrivals, merged);
+        if self.coalescer.extend(&key, at, frame, out) {
+            return;
+        }
+        let scope = writer.scope();
+        match vtep::ingress(scope.tables, datagram, received) {
+            Verdict::Deliver(deliver) => {
+                if let Some(ecn) = deliver.ecn {
+                    ip::write_ecn(&mut arrivals.slot_mut(index)[at.range()], ecn);
+                }
+                let frame = &arrivals.slot(index)[at.range()];
+                let out = &mut |merged: &Merged<'_>| writer.write(arrivals, merged);
+                self.coalescer.push(&key, at, frame, out);
+            }
+            Verdict::Reply { reply, peer } => {
+                back.egress
+                    .reply_to_peer(&reply, peer, back.underlay, scope);
+            }
+            Verdict::Drop { reason, peer } => scope.count_drop(peer, reason),
+        }
+    }
+
+    /// SO_RXQ_OVFL counts since the socket was made, and wraps.
+    fn count_overflow(&mut self, overflowed: Option<u32>, scope: &Scope<'_>) {
+        let Some(total) = overflowed else { return };
+        let fresh = total.wrapping_sub(self.overflowed);
+        self.overflowed = total;
+        if fresh > 0 {
+            scope
+                .shard()
+                .count_drops(DropReason::ReceiveQueueFull, fresh.into());
+        }
+    }
+}
+
+/// What the TAP takes now.
+fn coalesce(offloads: &Offloads, mtu_bytes: u32) -> CoalesceOptions {
+    let tcp = offloads.is_on(Offload::TapCoalescing);
+    CoalesceOptions {
+        mtu_bytes,
+        tcp,
+        udp: tcp && offloads.is_on(Offload::Uso),
+    }
+}
+
+/// The datagrams of one message.
+fn segments(message: &Datagram) -> impl Iterator<Item = Range<usize>> + use<> {
+    let len = message.len;
+    let stride = message.segment_bytes.map_or(usize::MAX, usize::from).max(1);
+    // An empty datagram is one too.
+    let starts = (0..len.max(1)).step_by(stride);
+    starts.map(move |start| start..len.min(start.saturating_add(stride)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(len: usize, segment_bytes: Option<u16>) -> Datagram {
+        Datagram {
+            len,
+            truncated: false,
+            source: ([10, 0, 16, 14], 32768).into(),
+            tos: 0,
+            segment_bytes,
+            overflowed: None,
+        }
+    }
+
+    #[test]
+    fn a_joined_message_is_cut_where_it_was_joined() {
+        let cut = |len, stride| segments(&message(len, stride)).collect::<Vec<_>>();
+        assert_eq!(cut(250, Some(100)), [0..100, 100..200, 200..250]);
+        assert_eq!(cut(200, Some(100)), [0..100, 100..200]);
+        assert!(cut(50, Some(100)).iter().eq([&(0..50)]));
+        assert!(cut(250, None).iter().eq([&(0..250)]));
+        assert!(
+            cut(0, None).iter().eq([&(0..0)]),
+            "an empty datagram is counted too"
+        );
+        assert_eq!(cut(2, Some(0)), [0..1, 1..2], "whatever the kernel says");
+    }
+}

@@ -1,0 +1,192 @@
+//! The lane: one TAP queue, one underlay port, and the core between them.
+
+mod egress;
+mod ingress;
+mod outbox;
+mod sender;
+mod writer;
+
+use std::io;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::{Fault, Offloads, Tap, Underlay};
+use crate::counters::{Counters, Shard};
+use crate::drop_reason::DropReason;
+use crate::tables::{Peer, Tables};
+use egress::Egress;
+use ingress::Ingress;
+
+/// Packets of one direction before the other has its turn, and before the snapshot is loaded anew: the time one direction can keep
+/// the other waiting is that of 64 packets, about a tenth of a millisecond.
+const BATCH: usize = 64;
+
+/// How often in a row a descriptor may fail without giving a packet before the lane gives up rather than spin.
+const PASSING_FAULTS_MAX: usize = 1024;
+
+/// Where a batch ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Nothing was there to read: wait for an event.
+    Idle,
+    /// Nothing more to read: wait for an event.
+    Drained,
+    /// The batch was full: there may be more.
+    More,
+}
+
+impl Progress {
+    /// Nothing more was there behind `read` packets.
+    const fn empty_after(read: usize) -> Self {
+        if read == 0 { Self::Idle } else { Self::Drained }
+    }
+}
+
+/// What a lane is told besides its devices.
+#[derive(Clone, Debug)]
+pub struct LaneOptions {
+    /// The TAP's MTU.
+    pub mtu_bytes: u32,
+    /// What the host does for us.
+    pub offloads: Arc<Offloads>,
+}
+
+/// Why a lane ended. A packet never ends one.
+#[derive(Debug, thiserror::Error)]
+pub enum LaneError {
+    /// The TAP was deleted, or reading it failed for good.
+    #[error("the TAP is gone: {0}")]
+    Tap(#[source] io::Error),
+    /// The receiving socket failed for good.
+    #[error("the underlay socket failed: {0}")]
+    Underlay(#[source] io::Error),
+    /// The thread could not wait for events.
+    #[error("poll: {0}")]
+    Poll(#[source] io::Error),
+}
+
+/// One TAP queue and one underlay port, joined by the core. Shares nothing it writes: counters are its own shard.
+#[derive(Debug)]
+pub struct Lane<T, U> {
+    index: usize,
+    tap: T,
+    underlay: U,
+    tables: Arc<ArcSwap<Tables>>,
+    counters: Arc<Counters>,
+    offloads: Arc<Offloads>,
+    egress: Egress,
+    ingress: Ingress,
+}
+
+impl<T: Tap, U: Underlay> Lane<T, U> {
+    /// Lane `index` of those that `counters` has shards for.
+    pub fn new(
+        index: usize,
+        tap: T,
+        underlay: U,
+        tables: Arc<ArcSwap<Tables>>,
+        counters: Arc<Counters>,
+        options: &LaneOptions,
+    ) -> Self {
+        Self {
+            index,
+            tap,
+            underlay,
+            tables,
+            counters,
+            offloads: Arc::clone(&options.offloads),
+            egress: Egress::default(),
+            ingress: Ingress::new(options),
+        }
+    }
+
+    /// The TAP queue.
+    pub fn tap(&mut self) -> &mut T {
+        &mut self.tap
+    }
+
+    /// The underlay port.
+    pub fn underlay(&mut self) -> &mut U {
+        &mut self.underlay
+    }
+
+    /// From the overlay to the underlay: up to a batch of 64 packets under one snapshot.
+    ///
+    /// # Errors
+    /// The TAP is gone.
+    pub fn egress_batch(&mut self) -> Result<Progress, LaneError> {
+        let tables = self.tables.load();
+        let scope = Scope {
+            tables: &tables,
+            counters: &self.counters,
+            offloads: &self.offloads,
+            index: self.index,
+        };
+        self.egress.batch(&mut self.tap, &mut self.underlay, &scope)
+    }
+
+    /// From the underlay to the overlay: up to a batch of some 64 messages under one snapshot.
+    ///
+    /// # Errors
+    /// The socket or the TAP is gone.
+    pub fn ingress_batch(&mut self) -> Result<Progress, LaneError> {
+        let tables = self.tables.load();
+        let scope = Scope {
+            tables: &tables,
+            counters: &self.counters,
+            offloads: &self.offloads,
+            index: self.index,
+        };
+        let (tap, underlay) = (&mut self.tap, &mut self.underlay);
+        self.ingress.batch(tap, underlay, &mut self.egress, &scope)
+    }
+}
+
+/// What one batch is judged by and counted in.
+struct Scope<'a> {
+    tables: &'a Tables,
+    counters: &'a Counters,
+    offloads: &'a Offloads,
+    index: usize,
+}
+
+impl Scope<'_> {
+    /// The device's shard.
+    fn shard(&self) -> &Shard {
+        self.counters.lane(self.index)
+    }
+
+    /// The device's shard, and the peer's if there is one.
+    fn shards<'a>(&'a self, peer: Option<&'a Arc<Peer>>) -> impl Iterator<Item = &'a Shard> {
+        let of_peer = peer.map(|peer| peer.counters.lane(self.index));
+        std::iter::once(self.shard()).chain(of_peer)
+    }
+
+    fn count_drop(&self, peer: Option<&Arc<Peer>>, reason: DropReason) {
+        self.shards(peer).for_each(|shard| shard.count_drop(reason));
+    }
+}
+
+/// Bears with faults up to a bound: one that passes, or takes a packet, too often in a row is the device's.
+#[derive(Debug, Default)]
+struct Patience {
+    passing_faults: usize,
+}
+
+impl Patience {
+    fn judge(&mut self, fault: Fault) -> Fault {
+        if matches!(fault, Fault::Passing | Fault::Packet(_)) {
+            self.passing_faults += 1;
+            if self.passing_faults > PASSING_FAULTS_MAX {
+                return Fault::Gone;
+            }
+        }
+        fault
+    }
+
+    /// A packet came.
+    fn renew(&mut self) {
+        self.passing_faults = 0;
+    }
+}

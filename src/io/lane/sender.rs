@@ -1,0 +1,111 @@
+//! Sending a run of datagrams, whole or one by one, and counting what became of it.
+
+use super::Scope;
+use crate::drop_reason::DropReason;
+use crate::io::{Fault, Offload, Run, Transmit, Underlay};
+use crate::tables::Destination;
+use crate::wire::vxlan;
+
+/// How often one run is offered to the underlay: twice, since the first try may report an earlier datagram's fate.
+const SEND_TRIES: usize = 2;
+
+/// What the datagrams of one run have in common.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hop<'t> {
+    pub(super) destination: &'t Destination,
+    /// The source port's number.
+    pub(super) source: usize,
+    /// TOS or traffic class.
+    pub(super) tos: u8,
+}
+
+impl Hop<'_> {
+    /// Whether packets of one flow may be on both. In one snapshot a flow has one destination and one source port.
+    pub(super) fn is_beside(&self, other: &Self) -> bool {
+        std::ptr::eq(self.destination, other.destination) && self.source == other.source
+    }
+
+    /// Whether datagrams of both can share a send.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.is_beside(other) && self.tos == other.tos
+    }
+}
+
+/// The underlay's sending side, for the time of a batch.
+pub(super) struct Sender<'a, 't, U> {
+    pub(super) underlay: &'a mut U,
+    pub(super) scope: &'a Scope<'t>,
+}
+
+impl<U: Underlay> Sender<'_, '_, U> {
+    /// The hop of a flow to `destination`.
+    pub(super) fn hop<'t>(&self, destination: &'t Destination, flow_hash: u32, tos: u8) -> Hop<'t> {
+        Hop {
+            destination,
+            source: self.underlay.source(flow_hash),
+            tos,
+        }
+    }
+
+    /// Sends a run: whole where the host cuts it, else one by one. Every datagram is counted once, as sent or as dropped.
+    pub(super) fn send(&mut self, run: Run<'_>, hop: &Hop<'_>) {
+        if run.count() == 1 || !self.scope.offloads.is_on(Offload::UdpGso) {
+            self.send_each(run, hop);
+            return;
+        }
+        match self.offer(run, hop) {
+            Err(Fault::Refused) => {
+                // Datagrams that do not go alone either are no fault of the offload.
+                if self.send_each(run, hop) > 0 {
+                    self.scope.offloads.refuse(Offload::UdpGso);
+                }
+            }
+            // The host fragments single datagrams only.
+            Err(Fault::Packet(DropReason::TooBig)) => {
+                self.send_each(run, hop);
+            }
+            outcome => self.count(run, outcome, hop),
+        }
+    }
+
+    /// How many of the run were sent.
+    fn send_each(&mut self, run: Run<'_>, hop: &Hop<'_>) -> usize {
+        let mut sent = 0;
+        for one in run.each() {
+            let outcome = self.offer(one, hop);
+            sent += usize::from(outcome.is_ok());
+            self.count(one, outcome, hop);
+        }
+        sent
+    }
+
+    fn offer(&mut self, run: Run<'_>, hop: &Hop<'_>) -> Result<(), Fault> {
+        let transmit = Transmit {
+            destination: hop.destination.underlay,
+            source: hop.source,
+            tos: hop.tos,
+            run,
+        };
+        let mut outcome = Ok(());
+        for _ in 0..SEND_TRIES {
+            let sent = self.underlay.send(&transmit);
+            outcome = sent.map_err(|error| Fault::of_send(&error, run.count() > 1));
+            if outcome != Err(Fault::Passing) {
+                break;
+            }
+        }
+        outcome
+    }
+
+    fn count(&self, run: Run<'_>, outcome: Result<(), Fault>, hop: &Hop<'_>) {
+        let packets = run.count();
+        let bytes = run.total_len() - packets * vxlan::HEADER_LEN;
+        for shard in self.scope.shards(Some(&hop.destination.peer)) {
+            match outcome {
+                Ok(()) => shard.count_tx(packets, bytes),
+                Err(Fault::Packet(reason)) => shard.count_drops(reason, packets as u64),
+                Err(_) => shard.count_drops(DropReason::UnderlaySendFailed, packets as u64),
+            }
+        }
+    }
+}

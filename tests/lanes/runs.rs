@@ -1,0 +1,343 @@
+//! Many packets at once: what leaves in one send, what is judged once and what reaches the host as one super-frame is byte for byte
+//! what it would have been one by one.
+
+use bytes::Bytes;
+use etherparse::PacketBuilder;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use silk_vtep::io::memory::WireDatagram;
+use silk_vtep::io::{Offload, OffloadState};
+use silk_vtep::offload::Segmenter;
+use silk_vtep::wire::vnet::{self, GsoType, VnetHeader};
+use silk_vtep::wire::{MacAddr, vxlan};
+
+use crate::cell::{Cell, container, udp_payload};
+
+/// Headers of a TCP frame over IPv4.
+const TCP_HEADERS_LEN: usize = 14 + 20 + 20;
+const MSS: u16 = 1000;
+
+fn cells() -> (Cell, Cell) {
+    (Cell::new(1, &[2]), Cell::new(2, &[1]))
+}
+
+fn udp_frame(from: &Cell, to: &Cell, port: u16, tos: u8, payload: &[u8]) -> Vec<u8> {
+    let mac = MacAddr::overlay(from.vtep).octets();
+    let mut frame = Vec::new();
+    let mut ip = etherparse::Ipv4Header::new(
+        0,
+        64,
+        etherparse::IpNumber::UDP,
+        container(from.vtep),
+        container(to.vtep),
+    )
+    .expect("room for a payload");
+    ip.dscp = etherparse::IpDscp::try_new(tos >> 2).expect("six bits");
+    ip.ecn = etherparse::IpEcn::try_new(tos & 3).expect("two bits");
+    PacketBuilder::ethernet2(mac, mac)
+        .ip(etherparse::IpHeaders::Ipv4(ip, Default::default()))
+        .udp(port, port)
+        .write(&mut frame, payload)
+        .expect("a Vec takes all");
+    frame
+}
+
+/// A TSO super-frame of `payload` as the TAP gives it: the checksum field holds the pseudo-header's sum.
+fn tcp_packet(from: &Cell, to: &Cell, sequence: u32, payload: &[u8]) -> Bytes {
+    let mac = MacAddr::overlay(from.vtep).octets();
+    let mut frame = Vec::new();
+    PacketBuilder::ethernet2(mac, mac)
+        .ipv4(container(from.vtep), container(to.vtep), 64)
+        .tcp(40_000, 5201, sequence, 1000)
+        .ack(1)
+        .write(&mut frame, payload)
+        .expect("a Vec takes all");
+    let (source, destination) = (from.vtep.octets(), to.vtep.octets());
+    let addresses = [source, destination]
+        .map(|[a, b, c, _]| [a, b, c, 2])
+        .concat();
+    let len = (20 + payload.len()) as u32;
+    let words = addresses
+        .chunks(2)
+        .map(|word| u32::from(word[0]) << 8 | u32::from(word[1]));
+    let sum: u32 = words.sum::<u32>() + 6 + len;
+    let folded = (sum & 0xffff) + (sum >> 16);
+    frame[14 + 20 + 16..][..2].copy_from_slice(&(folded as u16).to_be_bytes());
+    let header = VnetHeader {
+        needs_csum: true,
+        gso_type: GsoType::TcpV4,
+        hdr_len: TCP_HEADERS_LEN as u16,
+        gso_size: MSS,
+        csum_start: 34,
+        csum_offset: 16,
+        ..VnetHeader::default()
+    };
+    [&header.emit()[..], &frame].concat().into()
+}
+
+/// Moves all that lane 0 of `from` sent to lane 0 of `to`.
+fn carry(from: &mut Cell, to: &mut Cell) {
+    while let Some(datagram) = from.lanes[0].underlay().take_sent() {
+        to.lanes[0].underlay().arrive(datagram);
+    }
+    to.lanes[0].ingress_batch().expect("memory does not fail");
+}
+
+/// What the host got, in order, super-frames cut as the host would cut them.
+fn frames_of_host(cell: &mut Cell) -> Vec<Vec<u8>> {
+    let mut frames = Vec::new();
+    while let Some(packet) = cell.lanes[0].tap().host_receives() {
+        let header = packet
+            .first_chunk()
+            .and_then(VnetHeader::parse)
+            .expect("a header");
+        let frame = &packet[vnet::HEADER_LEN..];
+        if header.gso_type == GsoType::None {
+            frames.push(frame.to_vec());
+            continue;
+        }
+        let segmenter = Segmenter::new(frame, &header).expect("a super-frame of ours is honest");
+        frames.extend((0..segmenter.segments()).map(|index| {
+            let mut headers = vec![0; segmenter.header_len()];
+            let payload = segmenter.emit(index, &mut headers);
+            [&headers, &frame[payload]].concat()
+        }));
+    }
+    frames
+}
+
+#[test]
+fn equal_small_packets_of_one_batch_share_a_send() {
+    let (mut a, b) = cells();
+    for n in 0..10 {
+        let frame = udp_frame(&a, &b, 5000, 0, &[n; 64]);
+        a.lanes[0].tap().host_sends(&frame);
+    }
+    a.lanes[0].egress_batch().expect("memory does not fail");
+    assert_eq!(a.lanes[0].underlay().sends(), 1);
+    assert_eq!(a.counters.totals().tx_packets, 10);
+}
+
+#[test]
+fn a_super_frame_does_not_overtake_what_its_flow_sent_before() {
+    let (mut a, mut b) = cells();
+    let small = tcp_packet(&a, &b, 0, b"first");
+    let large = tcp_packet(&a, &b, 5, &[7; 3500]);
+    let mut plain = small.to_vec();
+    plain[..vnet::HEADER_LEN].copy_from_slice(
+        &VnetHeader {
+            needs_csum: true,
+            csum_start: 34,
+            csum_offset: 16,
+            ..VnetHeader::default()
+        }
+        .emit(),
+    );
+    a.lanes[0].tap().host_sends_packet(plain.into());
+    a.lanes[0].tap().host_sends_packet(large);
+    a.lanes[0].egress_batch().expect("memory does not fail");
+    carry(&mut a, &mut b);
+    let frames = frames_of_host(&mut b);
+    let lens: Vec<usize> = frames
+        .iter()
+        .map(|frame| frame.len() - TCP_HEADERS_LEN)
+        .collect();
+    assert_eq!(lens, [5, 1000, 1000, 1000, 500]);
+}
+
+#[test]
+fn a_stream_of_super_frames_arrives_byte_for_byte_on_every_rung() {
+    let stream: Vec<u8> = (0..200_000_u32).map(|n| (n * 7 % 251) as u8).collect();
+    for (refuses_runs, refuses_super_frames, joins) in [
+        (false, false, true),
+        (false, false, false),
+        (true, false, true),
+        (false, true, true),
+        (true, true, false),
+    ] {
+        let (mut a, mut b) = cells();
+        if refuses_runs {
+            a.lanes[0].underlay().refuse_runs();
+        }
+        if refuses_super_frames {
+            b.lanes[0].tap().refuse_super_frames();
+        }
+        if joins {
+            b.lanes[0].underlay().join_runs();
+        }
+        let mut arrived = Vec::new();
+        for (index, chunk) in stream.chunks(50_000).enumerate() {
+            let packet = tcp_packet(&a, &b, (index * 50_000) as u32, chunk);
+            a.lanes[0].tap().host_sends_packet(packet);
+            a.lanes[0].egress_batch().expect("memory does not fail");
+            carry(&mut a, &mut b);
+            let frames = frames_of_host(&mut b);
+            arrived.extend(
+                frames
+                    .into_iter()
+                    .flat_map(|frame| frame[TCP_HEADERS_LEN..].to_vec()),
+            );
+        }
+        assert!(
+            arrived == stream,
+            "{refuses_runs} {refuses_super_frames} {joins}"
+        );
+        assert_eq!(a.counters.totals().tx_packets, 200);
+        assert_eq!(b.counters.totals().rx_packets, 200);
+        let refused = |was: bool| {
+            if was {
+                OffloadState::Refused
+            } else {
+                OffloadState::On
+            }
+        };
+        assert_eq!(a.offloads.state(Offload::UdpGso), refused(refuses_runs));
+        assert_eq!(
+            b.offloads.state(Offload::TapCoalescing),
+            refused(refuses_super_frames)
+        );
+        // One refusal is enough to learn, but for what is already on its way in the batch.
+        assert_eq!(a.offloads.refusals(), u64::from(refuses_runs));
+        assert_eq!(b.offloads.refusals() > 0, refuses_super_frames);
+    }
+}
+
+/// A packet of the host.
+#[derive(Clone, Debug)]
+struct Small {
+    port: u16,
+    tos: u8,
+    len: usize,
+}
+
+fn small() -> impl Strategy<Value = Small> {
+    let len = prop_oneof![3 => Just(64_usize), 1 => 0..1400_usize];
+    (
+        5000..5004_u16,
+        prop_oneof![4 => Just(0_u8), 1 => Just(2_u8)],
+        len,
+    )
+        .prop_map(|(port, tos, len)| Small { port, tos, len })
+}
+
+/// What may happen to a datagram on the way.
+#[derive(Clone, Debug)]
+enum Mishap {
+    None,
+    Lost,
+    Bit(usize, u8),
+    OuterTos(u8),
+}
+
+fn mishap() -> impl Strategy<Value = Mishap> {
+    prop_oneof![
+        8 => Just(Mishap::None),
+        1 => Just(Mishap::Lost),
+        // Mostly in the headers.
+        3 => (0..60_usize, 0..8_u8).prop_map(|(at, bit)| Mishap::Bit(at, bit)),
+        1 => (0..4_u8).prop_map(Mishap::OuterTos),
+    ]
+}
+
+fn befall(mut datagram: WireDatagram, mishap: &Mishap) -> Option<WireDatagram> {
+    match *mishap {
+        Mishap::None => {}
+        Mishap::Lost => return None,
+        Mishap::Bit(at, bit) => {
+            let mut payload = datagram.payload.to_vec();
+            let at = at % payload.len();
+            payload[at] ^= 1 << bit;
+            datagram.payload = payload.into();
+        }
+        Mishap::OuterTos(tos) => datagram.tos = tos,
+    }
+    Some(datagram)
+}
+
+/// Identification and checksum of a sound IPv4 header with DF taken out: cutting a super-frame numbers its segments, DF or not
+/// (`inet_gso_segment`), and with DF the number means nothing (RFC 6864).
+fn without_id(mut frame: Vec<u8>) -> Vec<u8> {
+    let header = &mut frame[14..34];
+    let sum: u32 = header
+        .chunks(2)
+        .map(|word| u32::from(word[0]) << 8 | u32::from(word[1]))
+        .sum();
+    let is_sound = (sum & 0xffff) + (sum >> 16) == 0xffff;
+    if is_sound && header[6] & 0x40 != 0 {
+        header[4..6].fill(0);
+        header[10..12].fill(0);
+    }
+    frame
+}
+
+proptest! {
+    #[test]
+    fn batches_keep_every_packet_and_each_flows_order(packets in vec(small(), 1..150)) {
+        let (mut a, b) = cells();
+        for (n, packet) in packets.iter().enumerate() {
+            let mut payload = vec![0; packet.len + 2];
+            payload[..2].copy_from_slice(&(n as u16).to_be_bytes());
+            let frame = udp_frame(&a, &b, packet.port, packet.tos, &payload);
+            a.lanes[0].tap().host_sends(&frame);
+        }
+        for _ in 0..3 {
+            a.lanes[0].egress_batch().expect("memory does not fail");
+        }
+        let mut seen = Vec::new();
+        while let Some(datagram) = a.lanes[0].underlay().take_sent() {
+            let payload = udp_payload(&datagram.payload[vxlan::HEADER_LEN..]);
+            let n = usize::from(u16::from_be_bytes([payload[0], payload[1]]));
+            prop_assert_eq!(payload.len(), packets[n].len + 2);
+            prop_assert_eq!(datagram.tos, packets[n].tos);
+            seen.push(n);
+        }
+        for port in 5000..5004 {
+            let of_flow: Vec<usize> = seen.iter().copied().filter(|&n| packets[n].port == port).collect();
+            prop_assert!(of_flow.is_sorted(), "port {}: {:?}", port, of_flow);
+        }
+        seen.sort_unstable();
+        prop_assert_eq!(seen, (0..packets.len()).collect::<Vec<_>>());
+        prop_assert!(a.lanes[0].underlay().sends() <= packets.len());
+    }
+
+    /// A run shares one verdict, so each datagram of it must be one that would have had that verdict alone.
+    #[test]
+    fn joined_datagrams_fare_as_they_would_alone(
+        packets in vec((small(), mishap()), 1..100),
+        large in vec((0..5_u16, mishap()), 0..60),
+    ) {
+        let (mut a, mut joined) = cells();
+        let mut alone = Cell::new(2, &[1]);
+        for (n, (packet, _)) in packets.iter().enumerate() {
+            let frame = udp_frame(&a, &joined, packet.port, packet.tos, &vec![n as u8; packet.len]);
+            a.lanes[0].tap().host_sends(&frame);
+        }
+        for n in 0..large.len() / 20 {
+            let packet = tcp_packet(&a, &joined, n as u32 * 20_000, &vec![n as u8; 20_000]);
+            a.lanes[0].tap().host_sends_packet(packet);
+        }
+        for _ in 0..4 {
+            a.lanes[0].egress_batch().expect("memory does not fail");
+        }
+        joined.lanes[0].underlay().join_runs();
+        let mut mishaps = packets.iter().map(|(_, mishap)| mishap).chain(large.iter().map(|(_, mishap)| mishap));
+        while let Some(datagram) = a.lanes[0].underlay().take_sent() {
+            let mishap = mishaps.next().unwrap_or(&Mishap::None);
+            let Some(datagram) = befall(datagram, mishap) else { continue };
+            alone.lanes[0].underlay().arrive(datagram.clone());
+            alone.lanes[0].ingress_batch().expect("memory does not fail");
+            joined.lanes[0].underlay().arrive(datagram);
+        }
+        for _ in 0..4 {
+            joined.lanes[0].ingress_batch().expect("memory does not fail");
+        }
+        let (one, other) = (joined.counters.totals(), alone.counters.totals());
+        prop_assert_eq!(one, other);
+        let [mut one, mut other] = [&mut joined, &mut alone]
+            .map(|cell| frames_of_host(cell).into_iter().map(without_id).collect::<Vec<_>>());
+        // Flows of one batch may change places; within a flow the order is a test of the coalescer's.
+        one.sort_unstable();
+        other.sort_unstable();
+        prop_assert_eq!(one, other);
+    }
+}
