@@ -16,6 +16,7 @@
 //! | [`tables`] | routes, neighbours, FDB, groups, peers; [`Tables`](tables::Tables), the immutable snapshot of all | locks on look-up |
 //! | [`vtep`] | the core: a frame and a `Tables` in, a verdict out | reads a clock, opens a descriptor, allocates per packet |
 //! | [`offload`] | checksums that one side left for the other to finish; cutting super-frames into segments, joining segments into super-frames | does I/O |
+//! | [`bpf`] | programs for the kernel's BPF machine, assembled from our own source | does I/O |
 //! | [`sys`] | the only `unsafe`: one thin function per system call | holds logic |
 //! | [`io`] | TAP queue, UDP sockets, the [`Lane`](io::Lane) that joins them to the core, an in-memory twin of each device | decides policy |
 //! | [`netlink`] | links, veth pairs, addresses, routes, neighbours, namespaces | sees packets |
@@ -70,6 +71,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod bpf;
 pub mod cli;
 pub mod control;
 pub mod counters;

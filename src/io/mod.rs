@@ -11,6 +11,7 @@ mod lane;
 pub mod memory;
 mod offloads;
 mod probe;
+mod steering;
 mod tap;
 mod udp;
 pub mod worker;
@@ -22,6 +23,7 @@ pub use arrivals::Arrivals;
 pub use fault::Fault;
 pub use lane::{Lane, LaneError, LaneOptions, Progress};
 pub use offloads::{Offload, OffloadState, Offloads};
+pub use steering::Steering;
 pub use tap::{TapOffloads, TapQueue};
 pub use udp::{PortHolder, SOURCE_PORTS, UdpOptions, UdpPort, supports_gro, supports_gso};
 

@@ -3,6 +3,9 @@
 //! Called by `io` and `netlink`. What `nix`, `socket2` or the standard library offer safely is not wrapped again.
 #![allow(unsafe_code)]
 
+pub mod bpf;
+#[cfg(test)]
+pub(crate) mod bpf_machine;
 pub mod ethtool;
 pub mod namespace;
 pub mod tun;

@@ -70,6 +70,23 @@ pub fn set_offload(fd: impl AsFd, flags: c_uint) -> io::Result<()> {
     check(unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), libc::TUNSETOFFLOAD, flags) })
 }
 
+/// TUNSETSTEERINGEBPF, since Linux 4.16: `program`, a socket filter, chooses the queue of each packet; `None`: the kernel does again.
+/// Device-wide, and kept by a persistent device. The device holds the program, so the descriptor may be closed.
+///
+/// # Errors
+/// EINVAL if it is no socket filter, or the kernel is older; EBADFD if the device is gone.
+pub fn set_steering(fd: impl AsFd, program: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    let program: c_int = program.map_or(-1, |program| program.as_raw_fd());
+    // SAFETY: TUNSETSTEERINGEBPF reads one int, which lives through the call.
+    check(unsafe {
+        libc::ioctl(
+            fd.as_fd().as_raw_fd(),
+            libc::TUNSETSTEERINGEBPF,
+            &raw const program,
+        )
+    })
+}
+
 /// TUN_F_CSUM: frames whose checksum is not finished.
 pub const CSUM: c_uint = 0x01;
 /// TUN_F_TSO4 and TUN_F_TSO6, and TUN_F_TSO_ECN: TCP super-frames, CWR among their flags or not.

@@ -1,0 +1,15 @@
+//! Programs for the kernel's BPF machine, assembled here: no compiler, no object file, nothing to install.
+//!
+//! [`Assembler`] turns instructions and labels into what `bpf(2)` takes; [`steering`] is the program that chooses the TAP queue. Pure:
+//! [`sys::bpf`](crate::sys::bpf) loads programs, [`io::Steering`](crate::io::Steering) attaches that one. The instruction set is the
+//! kernel's (Documentation/bpf/standardization/instruction-set.rst).
+
+mod assembler;
+mod instruction;
+pub mod steering;
+
+pub use assembler::{Assembler, Label};
+pub use instruction::{Alu, Condition, Helper, Operand, Register, Size};
+
+/// Instructions as the kernel reads them: one `struct bpf_insn` of eight bytes each.
+pub type Program = Vec<[u8; 8]>;
