@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::control::{LinkFacts, LinkSource};
 use crate::error::SetupError;
-use crate::io::{Offload, Offloads};
+use crate::io::{Offload, Offloads, Steering};
 use crate::netlink::{self, Netlink};
 
 /// A source of facts about the link `index`.
@@ -16,7 +16,7 @@ pub(super) fn source(
     index: u32,
     local: IpAddr,
     source_ports: Range<u16>,
-    offloads: Arc<Offloads>,
+    features: Features,
 ) -> LinkSource {
     Box::new(move || {
         let mut netlink = Netlink::open()?;
@@ -39,19 +39,28 @@ pub(super) fn source(
             address: link.mac.ok_or_else(|| failed(&"it has no MAC"))?,
             underlay_device: underlay.map(|underlay| underlay.name),
             source_ports: (source_ports.start, source_ports.end),
-            features: features(&offloads),
+            features: features.shown(),
         })
     })
 }
 
-fn features(offloads: &Offloads) -> BTreeMap<String, String> {
-    let state = |offload: Offload| offloads.state(offload).name().to_owned();
-    Offload::ALL
-        .into_iter()
-        .map(|offload| (offload.name().to_owned(), state(offload)))
-        .chain([(
-            "offload-refusals".to_owned(),
-            offloads.refusals().to_string(),
-        )])
-        .collect()
+/// What the host does for the lanes.
+pub(super) struct Features {
+    pub(super) offloads: Arc<Offloads>,
+    pub(super) steering: Steering,
+}
+
+impl Features {
+    fn shown(&self) -> BTreeMap<String, String> {
+        let offloads = Offload::ALL.map(|offload| {
+            let state = self.offloads.state(offload);
+            (offload.name(), state.name().to_owned())
+        });
+        let others = [
+            ("offload-refusals", self.offloads.refusals().to_string()),
+            ("steering", self.steering.to_string()),
+        ];
+        let all = offloads.into_iter().chain(others);
+        all.map(|(name, state)| (name.to_owned(), state)).collect()
+    }
 }

@@ -9,6 +9,7 @@ use crossbeam_channel::Sender;
 use ipnet::IpNet;
 
 use super::events::{Event, SignalThread, WatchThread, channel};
+use super::link_facts::Features;
 use super::lock::Lock;
 use super::port_holder::Host;
 use super::workers::Workers;
@@ -18,7 +19,7 @@ use crate::control::config::{Bind, ConfigError, ConfigErrors, VtepConfig};
 use crate::control::{Config, Control, Server, StateFile};
 use crate::counters::Counters;
 use crate::error::SetupError;
-use crate::io::{Lane, LaneOptions, TapQueue, UdpOptions, UdpPort};
+use crate::io::{Lane, LaneOptions, Steering, TapQueue, UdpOptions, UdpPort};
 use crate::netlink::{
     Device, DeviceError, DeviceSpec, Link, LinkKind, Netlink, TunMode, Underlay, Watcher, existing,
     underlay,
@@ -51,6 +52,10 @@ pub(super) fn start(
     let (mut queues, mut device) = open_device(vtep, mtu_bytes, netlink)?;
     // Before the link is up, so that the frames it tries go nowhere.
     let offloads = Arc::new(offload::probe(vtep, &mut queues[0]));
+    let features = Features {
+        offloads: Arc::clone(&offloads),
+        steering: steer(&vtep.name, &queues),
+    };
     configure(&mut device)?;
 
     let counters = Arc::new(Counters::new(vtep.lanes.get()));
@@ -59,13 +64,7 @@ pub(super) fn start(
         counters,
         config_path: config_path.to_owned(),
         state: state_file(vtep, socket),
-        link: link_facts::source(
-            vtep.name.clone(),
-            index,
-            vtep.local,
-            source_ports,
-            Arc::clone(&offloads),
-        ),
+        link: link_facts::source(vtep.name.clone(), index, vtep.local, source_ports, features),
     };
     let control = Arc::new(control(config, options));
     let server = Server::start(socket, Arc::clone(&control))?;
@@ -172,6 +171,15 @@ fn open_device(
         keep: found.is_some(),
     };
     Ok((queues, device))
+}
+
+/// Before a fresh device is up, so that no flow begins on another lane than it stays on.
+fn steer(name: &str, queues: &[TapQueue]) -> Steering {
+    let steering = Steering::attach(name, queues);
+    if let Steering::Automatic(reason) = &steering {
+        tracing::warn!("{reason}; packets of a flow may overtake each other on their way out");
+    }
+    steering
 }
 
 /// Whether a link that has our name is a TAP we can attach to.

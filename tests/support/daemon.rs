@@ -55,7 +55,12 @@ impl Daemon {
 
     /// Starts it and waits for the line that says it is ready.
     pub(crate) fn start(&mut self) -> Result {
-        self.spawn(&[])?;
+        self.start_under(&[])
+    }
+
+    /// The same, with words such as `setpriv ...` before its command.
+    pub(crate) fn start_under(&mut self, prefix: &[&str]) -> Result {
+        self.spawn(prefix)?;
         wait_until("the daemon is ready", || {
             if let Some(status) = self.process()?.ended()? {
                 return Err(format!(

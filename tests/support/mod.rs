@@ -3,6 +3,7 @@
 //! A [`Lab`] is built from a [`Plan`] and handed to a test; it removes itself when the test ends, however it ends. Tools that share no
 //! code with the daemon are the oracles: iproute2, ping, the kernel's own vxlan device, and sockets opened inside a namespace.
 
+mod burst;
 mod capture;
 mod cell;
 mod container;
@@ -19,6 +20,7 @@ mod stats;
 mod traffic;
 mod underlay;
 
+pub(crate) use burst::{Arrivals, burst_with_replies};
 pub(crate) use capture::{Injector, Outer, Sniffer};
 pub(crate) use cell::Cell;
 pub(crate) use container::{Container, host_veth_name};
