@@ -6,7 +6,7 @@ use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use silk_vtep::offload::{self, CoalesceOptions, Coalescer, MergeKey, Merged, Slice};
 use silk_vtep::wire::vnet::VnetHeader;
 
-use super::frames::Packet;
+use super::frames::{Packet, checksums_are_right};
 use super::segment::cut;
 
 pub(crate) const OPTIONS: CoalesceOptions = CoalesceOptions {
@@ -139,8 +139,12 @@ pub(crate) fn assert_faithful(options: CoalesceOptions, arrivals: &[Arrival], wr
         if let [arrival] = packet.arrivals[..] {
             let frame = &arrivals[arrival].frame;
             assert_eq!(&packet.frame, frame);
+            // A complete checksum that looks partial by chance may be finished once more: that gives the same again.
             let header = offload::vnet_header(frame, options.mtu_bytes);
-            assert_eq!(packet.header, header);
+            if packet.header != header {
+                assert_eq!(packet.header, VnetHeader::default());
+                assert!(checksums_are_right(frame));
+            }
         } else {
             assert!(packet.frame.len() <= usize::from(u16::MAX));
             let frames = cut(&packet.frame, &packet.header).unwrap();
