@@ -191,12 +191,7 @@ impl Control {
         let (differs, collisions) = master.directory.reload(&config);
         self.publish(&mut master, differs);
         drop(master);
-        // A line that moved is no change.
-        let mtu_line = self.vtep.mtu_line;
-        let changed = VtepConfig {
-            mtu_line,
-            ..config.vtep
-        } != self.vtep;
+        let changed = config.vtep != self.vtep;
         let restart = changed.then(|| "[vtep] changed: restart to use it".to_owned());
         Ok(Reloaded {
             peers: config.peers.len(),

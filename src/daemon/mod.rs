@@ -17,6 +17,7 @@ mod workers;
 
 use std::fmt::Write as _;
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -26,7 +27,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use crate::control::config::ConfigErrors;
 use crate::control::{Config, Control, Server, default_socket_path};
 use crate::error::{SetupError, errno};
-use crate::netlink::{Device, DeviceError};
+use crate::netlink::{Device, DeviceError, Netlink, Underlay, underlay};
 use events::{Event, SignalThread, WatchThread};
 use lock::Lock;
 use repair::Schedule;
@@ -88,10 +89,15 @@ fn read_config(path: &Path) -> Result<Config, DaemonError> {
             errno(&error),
         )
     })?;
-    Config::parse(&text).map_err(|errors| DaemonError::Config {
+    Config::parse_on(&text, &underlay_of).map_err(|errors| DaemonError::Config {
         path: path.to_owned(),
         errors,
     })
+}
+
+/// What is in the way of an answer is told by set-up, which asks again.
+fn underlay_of(local: IpAddr) -> Option<Underlay> {
+    underlay(&mut Netlink::open().ok()?, local).ok()?
 }
 
 fn ready_line(config: &Config, mtu_bytes: u32, socket: &Path) -> String {

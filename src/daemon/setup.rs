@@ -15,20 +15,14 @@ use super::port_holder::Host;
 use super::workers::Workers;
 use super::{Daemon, DaemonError, OwnedDevice, limits, link_facts, offload};
 use crate::control::Options;
-use crate::control::config::{Bind, ConfigError, ConfigErrors, VtepConfig};
+use crate::control::config::{Bind, VtepConfig, carried_bytes};
 use crate::control::{Config, Control, Server, StateFile};
 use crate::counters::Counters;
 use crate::error::SetupError;
 use crate::io::{Lane, LaneOptions, Steering, TapQueue, UdpOptions, UdpPort};
 use crate::netlink::{
-    Device, DeviceError, DeviceSpec, Link, LinkKind, Netlink, TunMode, Underlay, Watcher, existing,
-    underlay,
+    Device, DeviceError, DeviceSpec, Link, LinkKind, Netlink, TunMode, Watcher, existing, underlay,
 };
-
-/// Outer IPv4, UDP, VXLAN and inner Ethernet headers.
-const OVERHEAD_V4_BYTES: u32 = 20 + 8 + 8 + 14;
-/// The same under IPv6.
-const OVERHEAD_V6_BYTES: u32 = 40 + 8 + 8 + 14;
 
 /// What Linux uses where ip_local_port_range cannot be read.
 const DEFAULT_SOURCE_PORTS: Range<u16> = 32768..60999;
@@ -46,7 +40,7 @@ pub(super) fn start(
     let lock = Lock::acquire(&vtep.name)?;
     limits::raise_open_files();
     let mut netlink = Netlink::open()?;
-    let mtu_bytes = mtu_bytes(config, config_path, &mut netlink)?;
+    let mtu_bytes = mtu_bytes(vtep, &mut netlink)?;
     let source_ports = source_ports(vtep);
     let ports = open_ports(vtep, source_ports.clone())?;
     let (mut queues, mut device) = open_device(vtep, mtu_bytes, netlink)?;
@@ -89,12 +83,9 @@ pub(super) fn start(
     })
 }
 
-/// The TAP's MTU: what was asked for, if the underlay carries it, else all that the underlay carries.
-fn mtu_bytes(config: &Config, path: &Path, netlink: &mut Netlink) -> Result<u32, DaemonError> {
-    let vtep = &config.vtep;
-    let Underlay {
-        name, mtu_bytes, ..
-    } = underlay(netlink, vtep.local)?.ok_or_else(|| {
+/// The TAP's MTU: what was asked for, which the configuration's check held against the underlay, else all that the underlay carries.
+fn mtu_bytes(vtep: &VtepConfig, netlink: &mut Netlink) -> Result<u32, SetupError> {
+    let underlay = underlay(netlink, vtep.local)?.ok_or_else(|| {
         SetupError::new(
             "look up underlay",
             vtep.local.to_string(),
@@ -102,25 +93,8 @@ fn mtu_bytes(config: &Config, path: &Path, netlink: &mut Netlink) -> Result<u32,
         )
         .mend("give one the address first, or correct `local`")
     })?;
-    let overhead = if vtep.local.is_ipv4() {
-        OVERHEAD_V4_BYTES
-    } else {
-        OVERHEAD_V6_BYTES
-    };
-    let carried = mtu_bytes.saturating_sub(overhead);
-    match vtep.mtu_bytes {
-        Some(wanted) if wanted > carried => Err(DaemonError::Config {
-            path: path.to_owned(),
-            errors: ConfigErrors(vec![ConfigError {
-                line: vtep.mtu_line,
-                key: "vtep.mtu".to_owned(),
-                message: format!(
-                    "{wanted} is above what {name} carries: {mtu_bytes} - {overhead} = {carried} at the most"
-                ),
-            }]),
-        }),
-        wanted => Ok(wanted.unwrap_or(carried)),
-    }
+    let carried = carried_bytes(vtep.local, underlay.mtu_bytes);
+    Ok(vtep.mtu_bytes.unwrap_or(carried))
 }
 
 /// The range of the configuration, else the host's ephemeral ports, as the kernel's device takes them (`vxlan_build_skb`).

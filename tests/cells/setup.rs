@@ -237,12 +237,12 @@ fn second_daemon_is_refused(lab: &mut Lab) -> Result {
     )
 }
 
-/// A misspelt key, an MTU out of range, a peer outside the overlay.
+/// A misspelt key, an MTU above what the underlay carries, a peer outside the overlay.
 const BAD_CONFIG: &str = "[vtep]
 local = \"10.0.32.12\"
 address = \"10.255.108.0\"
 overlay = [\"10.255.0.0/16\"]
-mtu = 100
+mtu = 1451
 lnaes = 2
 [[peer]]
 subnet = \"10.254.43.0/24\"

@@ -21,7 +21,7 @@ fn example_gives_the_expected_values() {
     assert_eq!(vtep.overlays, ["10.255.0.0/16".parse().unwrap()]);
     assert_eq!(vtep.subnets, ["10.255.108.0/24".parse().unwrap()]);
     assert_eq!(vtep.mac, mac("ee:ee:0a:ff:6c:00"));
-    assert_eq!((vtep.mtu_bytes, vtep.mtu_line), (Some(1410), Some(10)));
+    assert_eq!(vtep.mtu_bytes, Some(1410));
     assert_eq!(vtep.marks, Marks::Table);
     assert_eq!(
         config.peers,
@@ -43,7 +43,6 @@ fn example_gives_the_expected_values() {
 fn keys_left_out_are_the_example_but_for_mtu_peers_and_groups() {
     let mut example = parse(EXAMPLE);
     example.vtep.mtu_bytes = None;
-    example.vtep.mtu_line = None;
     example.peers.clear();
     example.groups.clear();
     assert_eq!(parse(LEAST), example);

@@ -2,6 +2,9 @@
 
 use std::fmt::Write;
 
+use silk_vtep::control::config::Config;
+use silk_vtep::netlink::Underlay;
+
 use crate::{LEAST, check, check_after_least, errors};
 
 #[test]
@@ -144,6 +147,38 @@ fn own_addresses_and_subnets_must_be_in_the_overlay() {
             &[],
         ),
     ]);
+}
+
+#[test]
+fn mtu_is_held_against_the_underlay_among_all_other_errors() {
+    let eth0 = |_| {
+        Some(Underlay {
+            ifindex: 2,
+            name: "eth0".to_owned(),
+            mtu_bytes: 1500,
+        })
+    };
+    let told = |text: &str| match Config::parse_on(text, &eth0) {
+        Ok(_) => String::new(),
+        Err(errors) => errors.to_string(),
+    };
+    let above = |mtu, carried, overhead| {
+        format!(
+            "line 5: vtep.mtu: {mtu} is above what eth0 carries; accepted: an integer to {carried} (1500 - {overhead})"
+        )
+    };
+    assert_eq!(
+        told(&format!("{LEAST}mtu = 1451\nlnaes = 2"))
+            .lines()
+            .next(),
+        Some(&*above(1451, 1450, 50))
+    );
+    assert!(told(&format!("{LEAST}mtu = 1451\nlnaes = 2")).contains("line 6: vtep.lnaes: "));
+    assert_eq!(told(&format!("{LEAST}mtu = 1450")), "");
+    let v6 = LEAST.replace("10.0.32.12", "2001:db8::1");
+    assert_eq!(told(&format!("{v6}mtu = 1431")), above(1431, 1430, 70));
+    // Nothing can be said of an underlay that is not known.
+    assert_eq!(errors(&format!("{LEAST}mtu = 1451")), [""; 0]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The configuration file: TOML in, every error at once.
 //!
-//! [`Config::parse`] serves `run`, `reload` and `replay`. It never stops at an error: `reader` takes the keys out of the tables, each value
+//! [`Config::parse`] serves `reload` and `replay`, [`Config::parse_on`] a start of the daemon on its host. It never stops at an error: `reader` takes the keys out of the tables, each value
 //! in one of the forms of `form` and with the line it is on; `vtep`, `peer` and `group` then check what values say about each
 //! other. A check whose values are missing or broken is skipped, so that no error is only the echo of another.
 
@@ -8,6 +8,7 @@ mod error;
 mod form;
 mod group;
 mod mac;
+mod mtu;
 mod nearest;
 mod offload;
 mod overlap;
@@ -27,10 +28,15 @@ use self::reader::Reader;
 use self::report::{Report, Reported};
 use self::vtep::Own;
 use super::{Entry, PeerSpec};
+use crate::netlink::Underlay;
 use crate::tables::{GroupEntry, Local};
 use crate::wire::{MacAddr, Vni};
 
 pub use error::{ConfigError, ConfigErrors};
+pub use mtu::carried_bytes;
+
+/// Tells the link that carries an underlay address, if one does and it is known.
+pub type UnderlayOf<'a> = &'a dyn Fn(IpAddr) -> Option<Underlay>;
 
 /// The most lanes: multi-queue TAPs have no more queues (`MAX_TAP_QUEUES` in the kernel).
 const MAX_LANES: usize = 256;
@@ -67,8 +73,6 @@ pub struct VtepConfig {
     pub mac: MacAddr,
     /// The TAP's MTU in bytes; `None`: what the underlay carries less the tunnel's headers.
     pub mtu_bytes: Option<u32>,
-    /// The line of `mtu`, for an error that only the underlay's own MTU can show.
-    pub mtu_line: Option<usize>,
     /// Carry the group id.
     pub gbp: bool,
     /// Lanes; 0 in the file is one per core.
@@ -137,14 +141,25 @@ pub enum Bind {
 }
 
 impl Config {
-    /// Parses and checks a configuration.
+    /// Parses and checks a configuration, whatever host it is for.
     ///
     /// # Errors
     /// Every error of the file at once; one alone if the text is no TOML.
     pub fn parse(text: &str) -> Result<Self, ConfigErrors> {
+        Self::parse_on(text, &|_| None)
+    }
+
+    /// Parses and checks a configuration against itself and the host, whose underlay `underlay_of` tells.
+    ///
+    /// # Errors
+    /// As [`Self::parse`], an `mtu` above what the underlay carries among them.
+    pub fn parse_on(text: &str, underlay_of: UnderlayOf<'_>) -> Result<Self, ConfigErrors> {
         let mut report = Report::new(text);
         let config = match DeTable::parse(text) {
-            Ok(document) => read(Reader::document(document.get_ref(), &mut report)),
+            Ok(document) => {
+                let document = Reader::document(document.get_ref(), &mut report);
+                read(document, underlay_of)
+            }
             Err(error) => Err(report.refuse_syntax(text, &error)),
         };
         report.finish(config)
@@ -175,9 +190,9 @@ impl Config {
     }
 }
 
-fn read(mut document: Reader<'_, '_>) -> Result<Config, Reported> {
+fn read(mut document: Reader<'_, '_>, underlay_of: UnderlayOf<'_>) -> Result<Config, Reported> {
     let (own, vtep) = document
-        .table("vtep", vtep::read)
+        .table("vtep", |keys| vtep::read(keys, underlay_of))
         .unwrap_or_else(|reported| (Own::unknown(reported), Err(reported)));
     let peers = document.tables("peer", peer::read);
     let groups = document.tables("group", group::read);

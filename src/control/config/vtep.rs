@@ -7,19 +7,19 @@ use ipnet::IpNet;
 
 use super::form;
 use super::mac::Mac;
+use super::mtu::read_mtu;
 use super::offload;
 use super::overlap::overlaps;
 use super::reader::{List, Reader};
 use super::report::{Located, Report, Reported};
-use super::{Bind, MAX_LANES, Marks, VtepConfig};
+use super::{Bind, MAX_LANES, Marks, UnderlayOf, VtepConfig};
+use crate::netlink::Underlay;
 use crate::wire::{Vni, vxlan};
 
 /// `subnet_prefix_length` without one.
 const V4_SUBNET_PREFIX_LENGTH: u8 = 24;
 /// The subnet of a v6 address; IPv6 subnets are /64 (RFC 4291 section 2.5.1).
 const V6_SUBNET_PREFIX_LENGTH: u8 = 64;
-/// The least MTU of a link that carries IPv6 (RFC 8200 section 5). Below it the kernel takes IPv6 off the device.
-const V6_MIN_MTU_BYTES: u32 = 1280;
 /// `vni` without one.
 /// How many overlays an error shows.
 const SHOWN_OVERLAYS: usize = 4;
@@ -27,6 +27,8 @@ const SHOWN_OVERLAYS: usize = 4;
 /// Who we are: the part of `[vtep]` that its other keys, peers and groups are held against.
 pub(super) struct Own {
     pub(super) local: Result<Located<IpAddr>, Reported>,
+    /// The link that carries `local`, if the host is known and one does.
+    pub(super) underlay: Option<Underlay>,
     pub(super) addresses: List<IpAddr>,
     pub(super) overlays: List<IpNet>,
     /// One for each address that has a known one, each where its address is.
@@ -35,8 +37,11 @@ pub(super) struct Own {
 }
 
 /// Takes every key of `[vtep]`.
-pub(super) fn read(mut keys: Reader<'_, '_>) -> (Own, Result<VtepConfig, Reported>) {
-    let own = Own::read(&mut keys);
+pub(super) fn read(
+    mut keys: Reader<'_, '_>,
+    underlay_of: UnderlayOf<'_>,
+) -> (Own, Result<VtepConfig, Reported>) {
+    let own = Own::read(&mut keys, underlay_of);
     let vtep = read_vtep(&mut keys, &own);
     keys.finish();
     (own, vtep)
@@ -53,8 +58,7 @@ fn read_vtep(keys: &mut Reader<'_, '_>, own: &Own) -> Result<VtepConfig, Reporte
         name: keys.or("name", &form::NAME, "silk-vtep".to_owned()),
         vni: keys.or("vni", &form::VNI, Vni::SILK),
         port: keys.or("port", &form::PORT, vxlan::PORT),
-        mtu_bytes: mtu.as_ref().map(|mtu| mtu.value),
-        mtu_line: mtu.and_then(|mtu| mtu.place.line),
+        mtu_bytes: mtu.map(|mtu| mtu.value),
         gbp: keys.or("gbp", &form::BOOL, true),
         lanes: lanes(keys.or("lanes", &form::LANES, 0)),
         strict_source: keys.or("strict_source", &form::BOOL, true),
@@ -80,19 +84,6 @@ fn read_vtep(keys: &mut Reader<'_, '_>, own: &Own) -> Result<VtepConfig, Reporte
     })
 }
 
-/// `mtu`, which must be enough for IPv6 if the overlay has it.
-fn read_mtu(keys: &mut Reader<'_, '_>, own: &Own) -> Option<Located<u32>> {
-    let mtu = keys.optional("mtu", &form::MTU).ok()??;
-    let mut overlays = own.overlays.items.iter();
-    let v6 = overlays.any(|overlay| overlay.value.addr().is_ipv6());
-    if v6 && mtu.value < V6_MIN_MTU_BYTES {
-        let wrong = format!("{} is too small for the IPv6 overlay", mtu.value);
-        let accepted = format!("an integer from {V6_MIN_MTU_BYTES}");
-        keys.report().refuse(&mtu.place, wrong, accepted);
-    }
-    Some(mtu)
-}
-
 /// As many lanes as asked for, or one for each core that we may use.
 fn lanes(asked: usize) -> NonZeroUsize {
     NonZeroUsize::new(asked).unwrap_or_else(|| {
@@ -106,6 +97,7 @@ impl Own {
     pub(super) fn unknown(reported: Reported) -> Self {
         Self {
             local: Err(reported),
+            underlay: None,
             addresses: List::broken(reported),
             overlays: List::broken(reported),
             subnets: Vec::new(),
@@ -146,14 +138,17 @@ impl Own {
         }
     }
 
-    fn read(keys: &mut Reader<'_, '_>) -> Self {
+    fn read(keys: &mut Reader<'_, '_>, underlay_of: UnderlayOf<'_>) -> Self {
         let local = keys.required("local", &form::UNDERLAY);
+        let underlay = local.as_ref().ok();
+        let underlay = underlay.and_then(|local| underlay_of(local.value));
         let addresses = keys.list_per_family("address", &form::OVERLAY_ADDRESS, IpAddr::is_ipv6);
         let overlays = keys.required_list("overlay", &form::OVERLAY);
         let v4_length = keys.optional("subnet_prefix_length", &form::PREFIX_LENGTH);
         let mac = Mac::read(keys, &addresses, |&address| address);
         let mut own = Self {
             local,
+            underlay,
             addresses,
             overlays,
             subnets: Vec::new(),
