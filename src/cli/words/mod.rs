@@ -1,14 +1,11 @@
 //! The words of `route|neigh|fdb|peer|group|link`, read as `ip` and `bridge` read them: a verb, a key, then pairs of a name and a value
 //! in any order. `dev NAME` may stand among the pairs and says nothing, since a daemon has one device.
 
-use std::collections::VecDeque;
-use std::net::IpAddr;
+mod phrase;
 
-use ipnet::{IpNet, Ipv4Net};
-
+use self::phrase::{Phrase, address, device, group_id, mac, port, prefix, subnets, underlay, vni};
 use crate::control::protocol::{Request, Show};
 use crate::control::{Change, Entry, Key, PeerSpec};
-use crate::wire::{GroupId, MacAddr, Vni};
 
 /// What `link` takes.
 pub const LINK_USAGE: &str = "usage: silk-vtep link [show]";
@@ -126,8 +123,8 @@ impl Table {
 }
 
 fn request(table: Table, words: Vec<&str>) -> Result<Request, String> {
-    let mut words = Phrase(words.into());
-    let verb = words.0.pop_front().unwrap_or("show");
+    let mut words = Phrase::new(words);
+    let verb = words.verb().unwrap_or("show");
     words.option("dev", device)?;
     let request = match (verb, table) {
         ("show" | "list" | "ls", _) => show(table, &mut words)?,
@@ -209,121 +206,6 @@ fn peer(words: &mut Phrase<'_>) -> Result<PeerSpec, String> {
         underlay,
         mac,
     })
-}
-
-/// The words that are left. A reader of one word tells, as its error, what it would accept.
-struct Phrase<'a>(VecDeque<&'a str>);
-
-impl<'a> Phrase<'a> {
-    fn key<T>(&mut self, read: fn(&'a str) -> Result<T, &'static str>) -> Result<T, String> {
-        // The reader says what is wanted where there is nothing to read, too.
-        let word = self.0.pop_front().unwrap_or_default();
-        read(word).map_err(|accepted| match word {
-            "" => format!("{accepted} is wanted"),
-            _ => format!("`{word}` is not {accepted}"),
-        })
-    }
-
-    fn optional_key<T>(
-        &mut self,
-        read: fn(&'a str) -> Result<T, &'static str>,
-    ) -> Result<Option<T>, String> {
-        if self.0.is_empty() {
-            Ok(None)
-        } else {
-            self.key(read).map(Some)
-        }
-    }
-
-    /// The value after the word `name`, wherever that stands.
-    fn option<T>(
-        &mut self,
-        name: &str,
-        read: fn(&'a str) -> Result<T, &'static str>,
-    ) -> Result<Option<T>, String> {
-        let Some(at) = self.0.iter().position(|&word| word == name) else {
-            return Ok(None);
-        };
-        self.0.remove(at);
-        let word = self.0.remove(at).unwrap_or_default();
-        read(word)
-            .map(Some)
-            .map_err(|accepted| format!("`{name}` takes {accepted}, not `{word}`"))
-    }
-
-    fn required<T>(
-        &mut self,
-        name: &str,
-        read: fn(&'a str) -> Result<T, &'static str>,
-    ) -> Result<T, String> {
-        self.option(name, read)?
-            .ok_or_else(|| format!("`{name}` is wanted"))
-    }
-
-    fn finish(self) -> Result<(), String> {
-        match self.0.front() {
-            Some(word) => Err(format!("`{word}` is one word too many")),
-            None => Ok(()),
-        }
-    }
-}
-
-fn device(word: &str) -> Result<&str, &'static str> {
-    Some(word)
-        .filter(|word| !word.is_empty())
-        .ok_or("a device's name")
-}
-
-/// A peer's key, not to be taken for its subnet.
-fn underlay(word: &str) -> Result<IpAddr, &'static str> {
-    word.parse()
-        .map_err(|_| "an underlay address such as 10.0.16.14")
-}
-
-fn address(word: &str) -> Result<IpAddr, &'static str> {
-    word.parse().map_err(|_| "an address such as 10.255.43.0")
-}
-
-/// As `ip` reads it: `default`, and an address alone for itself.
-fn prefix(word: &str) -> Result<IpNet, &'static str> {
-    match word {
-        "default" => Ok(Ipv4Net::default().into()),
-        _ => net(word).ok_or("a prefix such as 10.255.43.0/24"),
-    }
-}
-
-fn subnets(word: &str) -> Result<Vec<IpNet>, &'static str> {
-    let subnets = word.split(',').map(net).collect::<Option<Vec<_>>>();
-    subnets.ok_or("a subnet such as 10.255.43.0/24, or one of each family with a comma between")
-}
-
-fn net(word: &str) -> Option<IpNet> {
-    word.parse()
-        .ok()
-        .or_else(|| word.parse::<IpAddr>().ok().map(IpNet::from))
-}
-
-fn mac(word: &str) -> Result<MacAddr, &'static str> {
-    word.parse().map_err(|_| "a MAC such as ee:ee:0a:ff:2b:00")
-}
-
-fn port(word: &str) -> Result<u16, &'static str> {
-    word.parse().map_err(|_| "a UDP port")
-}
-
-fn vni(word: &str) -> Result<Vni, &'static str> {
-    let number = word.parse().map_err(|_| "a VNI of 0 to 16777215")?;
-    Vni::new(number).map_err(|_| "a VNI of 0 to 16777215")
-}
-
-fn group_id(word: &str) -> Result<GroupId, &'static str> {
-    let number = match word.strip_prefix("0x") {
-        Some(digits) => u16::from_str_radix(digits, 16),
-        None => word.parse(),
-    };
-    number
-        .map(GroupId)
-        .map_err(|_| "a group id of 0x0001 to 0xffff")
 }
 
 #[cfg(test)]
