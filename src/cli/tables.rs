@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::args::{self, Global, TableCommand};
-use super::words::{self, Table};
+use super::words::{self, Premises, Sentence, Table};
 use super::{CliError, print, warn};
 use crate::control::client::{Client, ClientError};
 use crate::control::protocol::{Applied, Failure, Reloaded, Request, Show};
@@ -38,8 +38,10 @@ pub fn run(command: &TableCommand, global: &Global, out: &mut dyn Write) -> Resu
         TableCommand::Batch { file } => return batch(file, global, out),
     };
     // Wrong words are wrong without a daemon too.
-    let request = words::parse(table, words)?;
-    ask(&request, &mut Asker::connect(global)?, out)
+    let Sentence { request, premises } = words::parse(table, words)?;
+    let mut asker = Asker::connect(global)?;
+    asker.check(&[premises]).map_err(|(_, error)| error)?;
+    ask(&request, &mut asker, out)
 }
 
 /// A daemon, and whether its answers are printed as JSON.
@@ -53,6 +55,22 @@ impl Asker {
         Ok(Self {
             client: Client::connect(&global.socket_path())?,
             json: global.json,
+        })
+    }
+
+    /// Holds what words took for granted against the daemon's device.
+    ///
+    /// # Errors
+    /// The first that is not so, and its place.
+    fn check(&mut self, premises: &[Premises]) -> Result<(), (usize, CliError)> {
+        let Some(first) = premises.iter().position(|given| !given.is_empty()) else {
+            return Ok(());
+        };
+        let link = self.client.call::<LinkRow>(&Request::Link);
+        let link = link.map_err(|error| (first, error.into()))?;
+        let mut each = premises.iter().enumerate();
+        each.try_for_each(|(place, given)| {
+            given.check(&link).map_err(|error| (place, error.into()))
         })
     }
 
@@ -136,15 +154,22 @@ fn batch(file: &Path, global: &Global, out: &mut dyn Write) -> Result<(), CliErr
     let failed = |number: usize, what: &dyn std::fmt::Display| {
         CliError::Failed(format!("{}: line {number}: {what}", file.display()))
     };
-    let mut changes = Vec::new();
+    let (mut changes, mut premises) = (Vec::new(), Vec::new());
     // Line numbers of `changes`, from 1.
     let mut numbers = Vec::new();
     for (number, line) in (1..).zip(open(file)?.lines()) {
         let line = line.map_err(|error| failed(number, &errno(&error)))?;
-        let change = words::parse_batch_line(&line).map_err(|error| failed(number, &error))?;
-        changes.extend(change.inspect(|_| numbers.push(number)));
+        let read = words::parse_batch_line(&line).map_err(|error| failed(number, &error))?;
+        if let Some((change, premise)) = read {
+            changes.push(change);
+            premises.push(premise);
+            numbers.push(number);
+        }
     }
     let mut asker = Asker::connect(global)?;
+    asker
+        .check(&premises)
+        .map_err(|(at, error)| failed(numbers[at], &error))?;
     match asker.client.call(&Request::Change(changes)) {
         Ok(applied) => applied_to(&applied, global.json, out),
         Err(ClientError::Refused(Failure {

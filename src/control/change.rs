@@ -18,6 +18,8 @@ pub enum Change {
     Replace(Entry),
     /// Refused if there is no such entry.
     Del(Key),
+    /// Refused if there is no such entry, or if it is not word for word the one that is there.
+    DelExact(Entry),
 }
 
 /// Who an entry stands and falls with.
@@ -65,6 +67,14 @@ pub enum Refusal {
         /// What is not there.
         key: Key,
     },
+    /// What is there is not what was to be deleted.
+    #[error("no {asked} (there is {held})")]
+    Differs {
+        /// What was to be deleted.
+        asked: Box<Entry>,
+        /// What has its key.
+        held: Box<Entry>,
+    },
     /// The entry follows from a peer and changes only with it.
     #[error("{key} follows from peer {peer}; change the peer")]
     Derived {
@@ -110,6 +120,23 @@ impl fmt::Display for Key {
             }
             Self::Peer(underlay) => write!(f, "peer {underlay}"),
             Self::Group(address) => write!(f, "group {address}"),
+        }
+    }
+}
+
+/// As [`Key`]'s, and all that it does not say: the words that `add` takes.
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Peer(peer) => {
+                let subnets: Vec<_> = peer.subnets.iter().map(ToString::to_string).collect();
+                let (subnets, underlay) = (subnets.join(","), peer.underlay);
+                write!(f, "peer {subnets} underlay {underlay} mac {}", peer.mac)
+            }
+            Self::Route { via: Some(via), .. } => write!(f, "{} via {via}", self.key()),
+            Self::Neigh { lladdr, .. } => write!(f, "{} lladdr {lladdr}", self.key()),
+            Self::Group { id, .. } => write!(f, "{} id {id}", self.key()),
+            Self::Route { via: None, .. } | Self::Fdb { .. } => write!(f, "{}", self.key()),
         }
     }
 }

@@ -173,6 +173,7 @@ impl Directory {
             Change::Add(entry) => self.add(entry.clone(), origin),
             Change::Replace(entry) => self.replace(entry.clone(), origin),
             Change::Del(key) => self.delete(key),
+            Change::DelExact(entry) => self.delete_exact(entry),
         }
     }
 
@@ -233,6 +234,17 @@ impl Directory {
         check_own(held)?;
         self.remove(key);
         Ok(())
+    }
+
+    fn delete_exact(&mut self, entry: &Entry) -> Result<(), Refusal> {
+        let key = entry.key();
+        match self.lookup(&key) {
+            Some(held) if held.entry != *entry => Err(Refusal::Differs {
+                asked: Box::new(entry.clone()),
+                held: Box::new(held.entry.clone()),
+            }),
+            _ => self.delete(&key),
+        }
     }
 
     fn remove_origin(&mut self, origin: Origin) {

@@ -6,6 +6,7 @@
 //! -> {"change":[{"add":{"peer":{"subnets":["10.255.43.0/24"],"underlay":"10.0.16.14","mac":"ee:ee:0a:ff:2b:00"}}},
 //!               {"del":{"group":"10.255.108.184"}}]}
 //! <- {"error":{"message":"no group 10.255.108.184","change":1}}
+//!                                               beside `add` and `del`: `replace`, and `del-exact` of a whole entry
 //! -> {"route-get":"10.255.43.6"}, "link", "stats", "reload"
 //! ```
 

@@ -47,6 +47,19 @@ impl Fixture {
         self.try_run(line).expect(line)
     }
 
+    /// Gives what `show` prints to each verb, and tells how many lines that were. What is given is live.
+    fn give_back(&self, table: &str) -> usize {
+        let printed = self.run(table);
+        for verb in ["replace", "del", "add"] {
+            let line = |line| format!("{table} {verb} {line}\n");
+            let lines: String = printed.lines().map(line).collect();
+            assert_eq!(self.batch(&lines).expect(&lines), "");
+        }
+        let live = |text: &str| text.replace("  config", "  live");
+        assert_eq!(live(&self.run(table)), live(&printed));
+        printed.lines().count()
+    }
+
     fn batch(&self, lines: &str) -> Result<String, CliError> {
         let file = self.directory.path().join("batch");
         std::fs::write(&file, lines).expect("the directory is ours");
@@ -127,6 +140,97 @@ fn changes_are_silent_and_take_effect() {
 10.255.45.0/24 via 10.255.44.0 dev silk-vtep src 10.255.108.0\n"
     );
     assert_eq!(fixture.run("group"), "10.255.108.184  id 0xffff  live\n");
+}
+
+#[test]
+fn what_show_prints_is_taken_back() {
+    let fixture = start();
+    for line in [
+        "peer del 10.0.16.14",
+        "route add 10.255.43.0/24 via 10.255.43.0",
+        "route add default",
+        "route add fd00:43::/64 via fd00:43::1",
+        "neigh add 10.255.43.0 lladdr ee:ee:0a:ff:2b:00",
+        "fdb add ee:ee:0a:ff:2b:00 dst 10.0.16.14 port 4790 vni 7",
+        "fdb add 00:00:00:00:00:00 dst 10.0.16.15",
+        "fdb append 00:00:00:00:00:00 dst 10.0.16.16",
+    ] {
+        fixture.run(line);
+    }
+    for (table, lines) in [("route", 3), ("neigh", 1), ("fdb", 3), ("group", 1)] {
+        assert_eq!(fixture.give_back(table), lines, "{table}");
+    }
+    fixture.run("peer add 10.255.44.0/24,fd00:44::/64 underlay 10.0.16.17");
+    assert_eq!(fixture.give_back("peer"), 1);
+}
+
+#[test]
+fn a_device_or_source_that_is_not_the_daemons_is_refused() {
+    let fixture = start();
+    for (line, wrong) in [
+        (
+            "route show dev eth0",
+            "find device eth0: the daemon that was asked has silk-vtep (leave the name out, or ask another daemon with --name or --socket)",
+        ),
+        (
+            "link show eth0",
+            "find device eth0: the daemon that was asked has silk-vtep (leave the name out, or ask another daemon with --name or --socket)",
+        ),
+        (
+            "route add 10.255.45.0/24 src 10.255.45.1",
+            "use src 10.255.45.1: the VTEP's address is 10.255.108.0 (leave `src` out)",
+        ),
+    ] {
+        let error = fixture.try_run(line).expect_err(line).to_string();
+        assert_eq!(error, wrong, "{line}");
+    }
+    assert!(
+        fixture
+            .run("link show silk-vtep")
+            .starts_with("865: silk-vtep: ")
+    );
+    let error = fixture
+        .batch(
+            "group del 10.255.108.184\n\nneigh add 10.255.45.0 dev tap0 lladdr 02:00:00:00:00:01\n",
+        )
+        .expect_err("another device")
+        .to_string();
+    assert!(
+        error.contains("batch: line 3: find device tap0: "),
+        "{error}"
+    );
+    assert_eq!(fixture.run("group"), "10.255.108.184  id 0x0003  config\n");
+}
+
+#[test]
+fn what_is_not_as_described_is_not_deleted() {
+    let fixture = start();
+    fixture.run("route add 10.255.45.0/24 via 10.255.43.0");
+    for (line, wrong) in [
+        (
+            "route del 10.255.45.0/24 via 10.255.43.1",
+            "no route 10.255.45.0/24 via 10.255.43.1 (there is route 10.255.45.0/24 via 10.255.43.0)",
+        ),
+        (
+            "group del 10.255.108.184 id 4",
+            "no group 10.255.108.184 id 0x0004 (there is group 10.255.108.184 id 0x0003)",
+        ),
+        (
+            "peer del 10.255.44.0/24 underlay 10.0.16.14",
+            "no peer 10.255.44.0/24 underlay 10.0.16.14 mac ee:ee:0a:ff:2c:00 (there is peer 10.255.43.0/24 underlay 10.0.16.14 mac ee:ee:0a:ff:2b:00)",
+        ),
+        (
+            "neigh del 10.255.99.0 lladdr ee:ee:0a:ff:63:00",
+            "no neigh 10.255.99.0",
+        ),
+        (
+            "route del 10.255.43.0/24 via 10.255.43.0",
+            "route 10.255.43.0/24 follows from peer 10.0.16.14; change the peer",
+        ),
+    ] {
+        assert_eq!(fixture.try_run(line).expect_err(line).to_string(), wrong);
+    }
+    fixture.run("route del 10.255.45.0/24 via 10.255.43.0");
 }
 
 #[test]

@@ -1,25 +1,37 @@
 //! The words of `route|neigh|fdb|peer|group|link`, read as `ip` and `bridge` read them: a verb, a key, then pairs of a name and a value
-//! in any order. `dev NAME` may stand among the pairs and says nothing, since a daemon has one device.
+//! in any order.
+//!
+//! A line that `show` prints can stand after `add`, `replace` and `del`. Of its words those that are so of every entry (`self permanent`,
+//! `onlink`, `nud permanent`, and the origin of a peer or group, since what is given here is live) are taken and say nothing; those that
+//! are so of the device (`dev`, `src`) are [`Premises`].
 
 mod phrase;
+mod premises;
 
-use self::phrase::{Phrase, address, device, group_id, mac, port, prefix, subnets, underlay, vni};
+use std::net::IpAddr;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use self::phrase::{
+    Phrase, address, destination, device, group_id, mac, permanent, port, prefix, subnets,
+    underlay, vni,
+};
+pub use self::premises::Premises;
 use crate::control::protocol::{Request, Show};
 use crate::control::{Change, Entry, Key, PeerSpec};
 
 /// What `link` takes.
-pub const LINK_USAGE: &str = "usage: silk-vtep link [show]";
+pub const LINK_USAGE: &str = "usage: silk-vtep link [show [NAME]]";
 /// What `route` takes.
-pub const ROUTE_USAGE: &str = "usage: silk-vtep route [show [PREFIX]] | route get ADDRESS | route add|replace PREFIX [via ADDRESS] | route del PREFIX";
+pub const ROUTE_USAGE: &str = "usage: silk-vtep route [show [PREFIX]] | route get ADDRESS | route add|replace|del PREFIX [via ADDRESS] [dev NAME] [src ADDRESS] [onlink]";
 /// What `neigh` takes.
-pub const NEIGH_USAGE: &str = "usage: silk-vtep neigh [show [ADDRESS]] | neigh add|replace ADDRESS lladdr MAC | neigh del ADDRESS";
+pub const NEIGH_USAGE: &str = "usage: silk-vtep neigh [show [ADDRESS]] | neigh add|replace ADDRESS lladdr MAC [dev NAME] [nud permanent] | neigh del ADDRESS [lladdr MAC]";
 /// What `fdb` takes.
-pub const FDB_USAGE: &str = "usage: silk-vtep fdb [show [MAC]] | fdb add|replace|del MAC dst UNDERLAY [port PORT] [vni VNI]";
+pub const FDB_USAGE: &str = "usage: silk-vtep fdb [show [MAC]] | fdb add|append|replace|del MAC dst UNDERLAY [port PORT] [vni VNI] [dev NAME] [self] [permanent]";
 /// What `peer` takes.
-pub const PEER_USAGE: &str = "usage: silk-vtep peer [show [UNDERLAY]] | peer add|replace SUBNET[,SUBNET6] underlay UNDERLAY [mac MAC] | peer del UNDERLAY";
+pub const PEER_USAGE: &str = "usage: silk-vtep peer [show [UNDERLAY]] | peer add|replace SUBNET[,SUBNET6] underlay UNDERLAY [mac MAC] | peer del UNDERLAY | peer del SUBNET[,SUBNET6] underlay UNDERLAY [mac MAC]";
 /// What `group` takes.
-pub const GROUP_USAGE: &str =
-    "usage: silk-vtep group [show [ADDRESS]] | group add|replace ADDRESS id ID | group del ADDRESS";
+pub const GROUP_USAGE: &str = "usage: silk-vtep group [show [ADDRESS]] | group add|replace ADDRESS id ID | group del ADDRESS [id ID]";
 
 /// A table by the word that names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,13 +60,22 @@ pub struct UsageError {
     pub usage: &'static str,
 }
 
+/// What words ask, and what they say of the daemon's device on the way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sentence {
+    /// What is asked.
+    pub request: Request,
+    /// What must be so.
+    pub premises: Premises,
+}
+
 /// Reads the words that follow the name of `table`.
 ///
 /// # Errors
 /// What is wrong, and what is accepted.
-pub fn parse<S: AsRef<str>>(table: Table, words: &[S]) -> Result<Request, UsageError> {
+pub fn parse<S: AsRef<str>>(table: Table, words: &[S]) -> Result<Sentence, UsageError> {
     let words = words.iter().map(AsRef::as_ref).collect();
-    request(table, words).map_err(|wrong| UsageError {
+    sentence(table, words).map_err(|wrong| UsageError {
         wrong: format!("{}: {wrong}", table.name()),
         usage: table.usage(),
     })
@@ -64,7 +85,7 @@ pub fn parse<S: AsRef<str>>(table: Table, words: &[S]) -> Result<Request, UsageE
 ///
 /// # Errors
 /// What is wrong: only changes are accepted.
-pub fn parse_batch_line(line: &str) -> Result<Option<Change>, UsageError> {
+pub fn parse_batch_line(line: &str) -> Result<Option<(Change, Premises)>, UsageError> {
     let words: Vec<_> = line
         .split('#')
         .next()
@@ -76,12 +97,13 @@ pub fn parse_batch_line(line: &str) -> Result<Option<Change>, UsageError> {
     };
     let not_accepted = |wrong| UsageError {
         wrong,
-        usage: "a batch takes lines of `route|neigh|fdb|peer|group add|replace|del ...`",
+        usage: "a batch takes lines of `route|neigh|fdb|peer|group add|replace|del ...` and `fdb append ...`",
     };
     let table = Table::ALL.into_iter().find(|table| table.name() == name);
     let table = table.ok_or_else(|| not_accepted(format!("`{name}` is no table")))?;
-    match parse(table, rest)? {
-        Request::Change(changes) => Ok(changes.into_iter().next()),
+    let Sentence { request, premises } = parse(table, rest)?;
+    match request {
+        Request::Change(changes) => Ok(changes.into_iter().next().zip(Some(premises))),
         _ => Err(not_accepted(format!(
             "`{}` changes nothing",
             words.join(" ")
@@ -122,30 +144,40 @@ impl Table {
     }
 }
 
-fn request(table: Table, words: Vec<&str>) -> Result<Request, String> {
+fn sentence(table: Table, words: Vec<&str>) -> Result<Sentence, String> {
     let mut words = Phrase::new(words);
     let verb = words.verb().unwrap_or("show");
-    words.option("dev", device)?;
+    let mut premises = Premises {
+        device: words.option("dev", device)?,
+        source: None,
+    };
     let request = match (verb, table) {
-        ("show" | "list" | "ls", _) => show(table, &mut words)?,
+        ("show" | "list" | "ls", _) => show(table, &mut words, &mut premises)?,
         ("get", Table::Route) => Request::RouteGet(words.key(address)?),
         ("add" | "replace" | "del" | "delete", Table::Link) => {
             return Err(format!(
                 "it has only show (`{verb}` is the configuration file's)"
             ));
         }
-        ("add", _) => Request::Change(vec![Change::Add(entry(table, &mut words)?)]),
-        ("replace", _) => Request::Change(vec![Change::Replace(entry(table, &mut words)?)]),
-        ("del" | "delete", _) => Request::Change(vec![Change::Del(key(table, &mut words)?)]),
+        ("add" | "replace" | "del" | "delete", _) | ("append", Table::Fdb) => {
+            premises.source = printed(table, &mut words)?;
+            let change = change(verb, table, &mut words, premises.source)?;
+            Request::Change(vec![change])
+        }
         _ => return Err(format!("`{verb}` is no verb of it")),
     };
     words.finish()?;
-    Ok(request)
+    Ok(Sentence { request, premises })
 }
 
-fn show(table: Table, words: &mut Phrase<'_>) -> Result<Request, String> {
+fn show(table: Table, words: &mut Phrase<'_>, premises: &mut Premises) -> Result<Request, String> {
     Ok(Request::Show(match table {
-        Table::Link => return Ok(Request::Link),
+        Table::Link => {
+            if premises.device.is_none() {
+                premises.device = words.optional_key(device)?;
+            }
+            return Ok(Request::Link);
+        }
         Table::Route => Show::Route(words.optional_key(prefix)?),
         Table::Neigh => Show::Neigh(words.optional_key(address)?),
         Table::Fdb => Show::Fdb(words.optional_key(mac)?),
@@ -154,13 +186,48 @@ fn show(table: Table, words: &mut Phrase<'_>) -> Result<Request, String> {
     }))
 }
 
-fn entry(table: Table, words: &mut Phrase<'_>) -> Result<Entry, String> {
+/// Takes what `show` prints of an entry and what iproute2 wants said of one, but is so of every entry here; gives the `src` of a route.
+fn printed(table: Table, words: &mut Phrase<'_>) -> Result<Option<IpAddr>, String> {
+    match table {
+        Table::Link => {}
+        Table::Route => {
+            words.flag(&["onlink"]);
+            return words.option("src", address);
+        }
+        Table::Neigh => {
+            words.option("nud", permanent)?;
+            words.flag(&["PERMANENT", "permanent"]);
+        }
+        Table::Fdb => {
+            words.flag(&["self"]);
+            words.flag(&["permanent"]);
+        }
+        Table::Peer | Table::Group => words.flag(&["config", "live", "controller"]),
+    }
+    Ok(None)
+}
+
+fn change(
+    verb: &str,
+    table: Table,
+    words: &mut Phrase<'_>,
+    source: Option<IpAddr>,
+) -> Result<Change, String> {
+    Ok(match verb {
+        "replace" => Change::Replace(entry(table, words, source)?),
+        "del" | "delete" => delete(table, words, source)?,
+        // To append is to add one more destination of a MAC that takes many.
+        _ => Change::Add(entry(table, words, source)?),
+    })
+}
+
+fn entry(table: Table, words: &mut Phrase<'_>, source: Option<IpAddr>) -> Result<Entry, String> {
     Ok(match table {
         Table::Link => return Err("it has no entries".to_owned()),
-        Table::Route => Entry::Route {
-            dst: words.key(prefix)?,
-            via: words.option("via", address)?,
-        },
+        Table::Route => {
+            let (dst, via) = route(words, source)?;
+            Entry::Route { dst, via }
+        }
         Table::Neigh => Entry::Neigh {
             dst: words.key(address)?,
             lladdr: words.required("lladdr", mac)?,
@@ -179,20 +246,36 @@ fn entry(table: Table, words: &mut Phrase<'_>) -> Result<Entry, String> {
     })
 }
 
-fn key(table: Table, words: &mut Phrase<'_>) -> Result<Key, String> {
+/// By its key whatever it holds, or, with more words than that, only if it is as they say.
+fn delete(table: Table, words: &mut Phrase<'_>, source: Option<IpAddr>) -> Result<Change, String> {
     Ok(match table {
-        Table::Link => return Err("it has no entries".to_owned()),
-        Table::Route => Key::Route(words.key(prefix)?),
-        Table::Neigh => Key::Neigh(words.key(address)?),
-        Table::Fdb => Key::Fdb {
-            mac: words.key(mac)?,
-            dst: words.required("dst", underlay)?,
-            port: words.option("port", port)?,
-            vni: words.option("vni", vni)?,
-        },
-        Table::Peer => Key::Peer(words.key(underlay)?),
-        Table::Group => Key::Group(words.key(address)?),
+        Table::Route if !words.has("via") => Change::Del(Key::Route(route(words, source)?.0)),
+        Table::Neigh if !words.has("lladdr") => Change::Del(Key::Neigh(words.key(address)?)),
+        Table::Peer if !words.has("underlay") => Change::Del(Key::Peer(words.key(underlay)?)),
+        Table::Group if !words.has("id") => Change::Del(Key::Group(words.key(address)?)),
+        // All of an FDB entry is its key.
+        Table::Fdb => Change::Del(entry(table, words, source)?.key()),
+        _ => Change::DelExact(entry(table, words, source)?),
     })
+}
+
+/// Prefix and next hop. `default` is of the family of what comes with it.
+fn route(
+    words: &mut Phrase<'_>,
+    source: Option<IpAddr>,
+) -> Result<(IpNet, Option<IpAddr>), String> {
+    let dst = words.key(destination)?;
+    let via = words.option("via", address)?;
+    let dst = dst.unwrap_or_else(|| match via.or(source) {
+        Some(IpAddr::V6(_)) => Ipv6Net::default().into(),
+        Some(IpAddr::V4(_)) | None => Ipv4Net::default().into(),
+    });
+    match source {
+        Some(source) if source.is_ipv4() != dst.addr().is_ipv4() => {
+            Err(format!("`src {source}` is of the other family than {dst}"))
+        }
+        _ => Ok((dst, via)),
+    }
 }
 
 fn peer(words: &mut Phrase<'_>) -> Result<PeerSpec, String> {

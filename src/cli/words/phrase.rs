@@ -68,6 +68,18 @@ impl<'a> Phrase<'a> {
             .ok_or_else(|| format!("`{name}` is wanted"))
     }
 
+    /// True if the word `name` is still there.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.contains(&name)
+    }
+
+    /// Takes one of `names`, if one is there.
+    pub(super) fn flag(&mut self, names: &[&str]) {
+        if let Some(at) = self.0.iter().position(|word| names.contains(word)) {
+            self.0.remove(at);
+        }
+    }
+
     pub(super) fn finish(self) -> Result<(), String> {
         match self.0.front() {
             Some(word) => Err(format!("`{word}` is one word too many")),
@@ -76,10 +88,18 @@ impl<'a> Phrase<'a> {
     }
 }
 
-pub(super) fn device(word: &str) -> Result<&str, &'static str> {
-    Some(word)
+pub(super) fn device(word: &str) -> Result<String, &'static str> {
+    Some(word.to_owned())
         .filter(|word| !word.is_empty())
         .ok_or("a device's name")
+}
+
+/// The one state that neighbours have.
+pub(super) fn permanent(word: &str) -> Result<(), &'static str> {
+    match word {
+        "permanent" => Ok(()),
+        _ => Err("permanent, which every neighbour is"),
+    }
 }
 
 /// A peer's key, not to be taken for its subnet.
@@ -94,9 +114,15 @@ pub(super) fn address(word: &str) -> Result<IpAddr, &'static str> {
 
 /// As `ip` reads it: `default`, and an address alone for itself.
 pub(super) fn prefix(word: &str) -> Result<IpNet, &'static str> {
+    let default = || Ipv4Net::default().into();
+    destination(word).map(|prefix| prefix.unwrap_or_else(default))
+}
+
+/// As [`prefix`], where other words tell the family of `default`, which is `None`.
+pub(super) fn destination(word: &str) -> Result<Option<IpNet>, &'static str> {
     match word {
-        "default" => Ok(Ipv4Net::default().into()),
-        _ => net(word).ok_or("a prefix such as 10.255.43.0/24"),
+        "default" => Ok(None),
+        _ => net(word).map(Some).ok_or("a prefix such as 10.255.43.0/24"),
     }
 }
 

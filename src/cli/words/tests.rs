@@ -3,7 +3,8 @@
 use super::*;
 
 fn read(line: &str) -> Result<Option<Change>, String> {
-    parse_batch_line(line).map_err(|error| error.wrong)
+    let read = parse_batch_line(line).map_err(|error| error.wrong)?;
+    Ok(read.map(|(change, _)| change))
 }
 
 fn change(line: &str) -> String {
@@ -11,12 +12,16 @@ fn change(line: &str) -> String {
     serde_json::to_string(&change).expect("no map keys")
 }
 
-fn show_request(line: &str) -> Result<Request, UsageError> {
+fn sentence_of(line: &str) -> Result<Sentence, UsageError> {
     let words: Vec<_> = line.split(' ').collect();
     let table = Table::ALL
         .into_iter()
         .find(|table| table.name() == words[0]);
     parse(table.expect(line), &words[1..])
+}
+
+fn show_request(line: &str) -> Result<Request, UsageError> {
+    sentence_of(line).map(|sentence| sentence.request)
 }
 
 #[test]
@@ -53,6 +58,88 @@ fn changes_read_as_they_are_typed_to_iproute2() {
         ("peer del 10.0.16.14", r#"{"del":{"peer":"10.0.16.14"}}"#),
     ] {
         assert_eq!(change(line), json, "{line}");
+    }
+}
+
+#[test]
+fn what_show_prints_may_follow_a_verb_and_means_the_same() {
+    for (printed, entry) in [
+        (
+            "route VERB 10.255.43.0/24 via 10.255.43.0 dev silk-vtep src 10.255.108.0 onlink",
+            r#"{"route":{"dst":"10.255.43.0/24","via":"10.255.43.0"}}"#,
+        ),
+        (
+            "route VERB default via fd00:43::1 dev silk-vtep src fd00:6c::1",
+            r#"{"route":{"dst":"::/0","via":"fd00:43::1"}}"#,
+        ),
+        (
+            "neigh VERB 10.255.43.0 dev silk-vtep lladdr ee:ee:0a:ff:2b:00 PERMANENT",
+            r#"{"neigh":{"dst":"10.255.43.0","lladdr":"ee:ee:0a:ff:2b:00"}}"#,
+        ),
+        (
+            "neigh VERB 10.255.43.0 lladdr ee:ee:0a:ff:2b:00 nud permanent dev silk-vtep",
+            r#"{"neigh":{"dst":"10.255.43.0","lladdr":"ee:ee:0a:ff:2b:00"}}"#,
+        ),
+        (
+            "peer VERB 10.255.43.0/24  underlay 10.0.16.14  mac ee:ee:0a:ff:2b:00  config",
+            r#"{"peer":{"subnets":["10.255.43.0/24"],"underlay":"10.0.16.14","mac":"ee:ee:0a:ff:2b:00"}}"#,
+        ),
+        (
+            "group VERB 10.255.108.184  id 0x0003  live",
+            r#"{"group":{"address":"10.255.108.184","id":3}}"#,
+        ),
+    ] {
+        for (verb, change_of) in [("add", "add"), ("replace", "replace"), ("del", "del-exact")] {
+            let line = printed.replace("VERB", verb);
+            assert_eq!(
+                change(&line),
+                format!(r#"{{"{change_of}":{entry}}}"#),
+                "{line}"
+            );
+        }
+    }
+    let fdb = "ee:ee:0a:ff:2b:00 dev silk-vtep dst 10.0.16.14 port 4790 vni 7 self permanent";
+    let json = r#"{"fdb":{"mac":"ee:ee:0a:ff:2b:00","dst":"10.0.16.14","port":4790,"vni":7}}"#;
+    for (verb, change_of) in [
+        ("add", "add"),
+        ("append", "add"),
+        ("replace", "replace"),
+        ("del", "del"),
+    ] {
+        let line = format!("fdb {verb} {fdb}");
+        assert_eq!(
+            change(&line),
+            format!(r#"{{"{change_of}":{json}}}"#),
+            "{line}"
+        );
+    }
+    // Without a next hop there is nothing but the key.
+    assert_eq!(
+        change("route del default dev silk-vtep src fd00:6c::1"),
+        r#"{"del":{"route":"::/0"}}"#
+    );
+}
+
+#[test]
+fn a_device_and_a_source_are_premises() {
+    let premises = |line: &str| sentence_of(line).expect(line).premises;
+    let of = |device: &str, source: &str| Premises {
+        device: Some(device.to_owned()).filter(|name| !name.is_empty()),
+        source: source.parse().ok(),
+    };
+    for (line, device, source) in [
+        (
+            "route add 10.255.43.0/24 dev x src 10.255.108.0",
+            "x",
+            "10.255.108.0",
+        ),
+        ("route get 10.255.43.6 dev x", "x", ""),
+        ("fdb show dev x", "x", ""),
+        ("link show x", "x", ""),
+        ("link show dev x", "x", ""),
+        ("link", "", ""),
+    ] {
+        assert_eq!(premises(line), of(device, source), "{line}");
     }
 }
 
@@ -118,6 +205,27 @@ fn wrong_words_are_told_with_what_is_accepted() {
             "group add 10.255.1.1 id 0x10000",
             "group: `id` takes a group id of 0x0001 to 0xffff, not `0x10000`",
         ),
+        (
+            "route add 10.255.43.0/24 src fd00::1",
+            "route: `src fd00::1` is of the other family than 10.255.43.0/24",
+        ),
+        (
+            "neigh add 10.255.43.0 lladdr ee:ee:0a:ff:2b:00 nud stale",
+            "neigh: `nud` takes permanent, which every neighbour is, not `stale`",
+        ),
+        (
+            "fdb add ee:ee:0a:ff:2b:00 dst 10.0.16.14 self dynamic",
+            "fdb: `dynamic` is one word too many",
+        ),
+        (
+            "route append 10.255.43.0/24",
+            "route: `append` is no verb of it",
+        ),
+        (
+            "peer show 10.0.16.14 config",
+            "peer: `config` is one word too many",
+        ),
+        ("link show x y", "link: `y` is one word too many"),
         ("fdb get ee:ee:0a:ff:2b:00", "fdb: `get` is no verb of it"),
         (
             "link add",

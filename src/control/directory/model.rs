@@ -62,6 +62,11 @@ impl Model {
                 self.0.retain(|old| old.key() != *key);
                 return self.0.len() < before;
             }
+            Change::DelExact(entry) => {
+                let before = self.0.len();
+                self.0.retain(|old| old != entry);
+                return self.0.len() < before;
+            }
         }
         self.is_legal()
     }
@@ -166,6 +171,7 @@ fn change() -> impl Strategy<Value = Change> {
         entry().prop_map(Change::Add),
         entry().prop_map(Change::Replace),
         entry().prop_map(|entry| Change::Del(entry.key())),
+        entry().prop_map(Change::DelExact),
     ]
 }
 
