@@ -12,6 +12,7 @@ pub mod entry;
 #[cfg(test)]
 pub(crate) mod fixtures;
 pub mod link;
+mod listener;
 pub mod protocol;
 pub mod rows;
 mod rules;

@@ -1,9 +1,9 @@
 //! The control socket: answers JSON lines, one thread per connection.
 
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,23 +12,20 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::Socket;
 
 use super::Control;
+use super::listener::{listen_at, refused};
 use super::protocol::{Failure, MAX_REQUEST_BYTES, Reply, Request, Response};
 use crate::error::{SetupError, errno};
 
 /// Connections at once. Each costs a thread, and an operator's tools hold a few.
 pub const MAX_CONNECTIONS: usize = 64;
 
-/// `sun_path` is 108 bytes and ends with a NUL (unix(7)).
-const MAX_PATH_BYTES: usize = 107;
 /// A client that does not read its answer for so long is gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Wait after an accept that failed for want of descriptors or memory, which trying again at once does not mend.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Length of the kernel's queue of connections not yet accepted.
-const BACKLOG: i32 = 64;
 
 /// A running server. Dropped, it closes every connection, joins its threads and removes the socket.
 pub struct Server {
@@ -58,16 +55,7 @@ impl Server {
     /// Another process answers at `path`, something else is there, or the path does not do.
     pub fn start(path: &Path, control: Arc<Control>) -> Result<Self, SetupError> {
         let refuse = |error| refused(path, errno(&error));
-        let length = path.as_os_str().len();
-        if length > MAX_PATH_BYTES {
-            let cause = format!("the path has {length} bytes");
-            return Err(
-                refused(path, cause).mend(format!("a socket's has {MAX_PATH_BYTES} at the most"))
-            );
-        }
-        make_directory(path).map_err(refuse)?;
-        clear(path)?;
-        let listener = listen(path).map_err(refuse)?;
+        let listener = listen_at(path)?;
         let metadata = fs::symlink_metadata(path).map_err(refuse)?;
         let shared = Arc::new(Shared {
             listener,
@@ -222,65 +210,13 @@ fn close(stream: &UnixStream) {
     drop(stream.shutdown(std::net::Shutdown::Both));
 }
 
-fn make_directory(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() && !parent.exists() => {
-            DirBuilder::new().recursive(true).mode(0o755).create(parent)
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Removes the socket of a daemon that is gone.
-fn clear(path: &Path) -> Result<(), SetupError> {
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(refused(path, errno(&error))),
-        Ok(metadata) if !metadata.file_type().is_socket() => {
-            return Err(
-                refused(path, "EEXIST").mend("something else is there, and it is no socket")
-            );
-        }
-        Ok(_) => {}
-    }
-    let mend = match UnixStream::connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            return fs::remove_file(path).map_err(|error| refused(path, errno(&error)));
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => format!(
-            "a socket is there, and connecting to it fails with {}",
-            errno(&error)
-        ),
-        Ok(_) => {
-            "another silk-vtep answers on it; stop that one, or choose another path with --socket"
-                .to_owned()
-        }
-    };
-    Err(refused(path, "EADDRINUSE").mend(mend))
-}
-
-fn refused(path: &Path, cause: impl std::fmt::Display) -> SetupError {
-    SetupError::new("bind control socket", path.display().to_string(), cause)
-}
-
-fn listen(path: &Path) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // The file gets the mode of the socket itself, less the umask (unix_bind_bsd): it is never there with another.
-    let file = File::from(OwnedFd::from(socket));
-    file.set_permissions(Permissions::from_mode(0o600))?;
-    let socket = Socket::from(OwnedFd::from(file));
-    socket.bind(&SockAddr::unix(path)?)?;
-    socket.listen(BACKLOG)?;
-    Ok(socket)
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixListener;
 
     use super::*;
     use crate::control::fixtures::{self, peers};
+    use crate::control::listener::MAX_PATH_BYTES;
     use crate::control::protocol::{Applied, Show};
     use crate::control::rows::PeerRow;
     use crate::control::{Change, Client};
