@@ -1,11 +1,9 @@
 //! The control socket: answers JSON lines, one thread per connection.
 
-use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -15,7 +13,7 @@ use parking_lot::Mutex;
 use socket2::Socket;
 
 use super::Control;
-use super::listener::{listen_at, refused};
+use super::listener::{SocketFile, listen_at};
 use super::protocol::{Failure, MAX_REQUEST_BYTES, Reply, Request, Response};
 use crate::error::{SetupError, errno};
 
@@ -30,9 +28,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A running server. Dropped, it closes every connection, joins its threads and removes the socket.
 pub struct Server {
     shared: Arc<Shared>,
-    path: PathBuf,
-    /// Device and inode of the socket, so that another daemon's is never removed.
-    identity: (u64, u64),
+    _file: SocketFile,
     acceptor: Option<JoinHandle<()>>,
 }
 
@@ -54,9 +50,7 @@ impl Server {
     /// # Errors
     /// Another process answers at `path`, something else is there, or the path does not do.
     pub fn start(path: &Path, control: Arc<Control>) -> Result<Self, SetupError> {
-        let refuse = |error| refused(path, errno(&error));
-        let listener = listen_at(path)?;
-        let metadata = fs::symlink_metadata(path).map_err(refuse)?;
+        let (listener, file) = listen_at(path)?;
         let shared = Arc::new(Shared {
             listener,
             control,
@@ -66,24 +60,19 @@ impl Server {
         // Made before the thread, so that a failure to start it cleans up.
         let mut server = Self {
             shared: Arc::clone(&shared),
-            path: path.to_owned(),
-            identity: (metadata.dev(), metadata.ino()),
+            _file: file,
             acceptor: None,
         };
         let acceptor = thread::Builder::new().name("control".to_owned());
-        let acceptor = acceptor.spawn(move || shared.accept()).map_err(refuse)?;
-        server.acceptor = Some(acceptor);
+        let acceptor = acceptor.spawn(move || shared.accept());
+        let failed = |error| SetupError::new("start thread", "control", errno(&error));
+        server.acceptor = Some(acceptor.map_err(failed)?);
         Ok(server)
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let metadata = fs::symlink_metadata(&self.path);
-        if metadata.is_ok_and(|found| (found.dev(), found.ino()) == self.identity) {
-            // What cannot be removed the next start replaces.
-            drop(fs::remove_file(&self.path));
-        }
         self.shared.stop();
         if let Some(acceptor) = self.acceptor.take() {
             drop(acceptor.join());
@@ -212,7 +201,10 @@ fn close(stream: &UnixStream) {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::MetadataExt;
     use std::os::unix::net::UnixListener;
+    use std::path::PathBuf;
 
     use super::*;
     use crate::control::fixtures::{self, peers};
@@ -224,6 +216,12 @@ mod tests {
     struct Fixture {
         directory: tempfile::TempDir,
         server: Server,
+    }
+
+    impl Fixture {
+        fn path(&self) -> PathBuf {
+            self.directory.path().join("run/vtep.sock")
+        }
     }
 
     fn start() -> Fixture {
@@ -251,14 +249,14 @@ mod tests {
         answer
     }
 
-    fn connect(server: &Server) -> BufReader<UnixStream> {
-        BufReader::new(UnixStream::connect(&server.path).expect("the server listens"))
+    fn connect(path: &Path) -> BufReader<UnixStream> {
+        BufReader::new(UnixStream::connect(path).expect("the server listens"))
     }
 
     #[test]
     fn a_malformed_line_gets_an_error_and_the_connection_lives_on() {
         let fixture = start();
-        let mut stream = connect(&fixture.server);
+        let mut stream = connect(&fixture.path());
         let bad: [&[u8]; 7] = [
             b"\n",
             b"  \r\n",
@@ -285,7 +283,7 @@ mod tests {
     #[test]
     fn a_last_line_without_a_newline_is_answered() {
         let fixture = start();
-        let mut stream = connect(&fixture.server);
+        let mut stream = connect(&fixture.path());
         stream
             .get_mut()
             .write_all(br#"{"route-get":"10.255.43.6"}"#)
@@ -304,7 +302,7 @@ mod tests {
     #[test]
     fn ten_thousand_peers_are_one_request() {
         let fixture = start();
-        let mut client = Client::connect(&fixture.server.path).expect("the server listens");
+        let mut client = Client::connect(&fixture.path()).expect("the server listens");
         let changes = peers(10_000).map(Change::Add).collect();
         let applied: Applied = client.call(&Request::Change(changes)).expect("taken");
         assert_eq!(applied.changes, 10_000);
@@ -317,7 +315,7 @@ mod tests {
     #[test]
     fn a_refused_change_tells_its_place() {
         let fixture = start();
-        let mut stream = connect(&fixture.server);
+        let mut stream = connect(&fixture.path());
         let answer = exchange(&mut stream, b"{\"change\":[{\"del\":{\"peer\":\"10.0.16.14\"}},{\"del\":{\"peer\":\"10.9.9.9\"}}]}\n");
         assert_eq!(
             answer,
@@ -328,7 +326,7 @@ mod tests {
     #[test]
     fn a_request_without_end_is_cut_short() {
         let fixture = start();
-        let mut stream = connect(&fixture.server);
+        let mut stream = connect(&fixture.path());
         let mut sender = stream.get_ref().try_clone().expect("a descriptor is free");
         let flood = thread::spawn(move || {
             let chunk = vec![b' '; 1 << 20];
@@ -348,10 +346,10 @@ mod tests {
     fn connections_are_bounded_and_a_place_is_free_again_when_one_ends() {
         let fixture = start();
         let mut streams: Vec<_> = (0..MAX_CONNECTIONS)
-            .map(|_| connect(&fixture.server))
+            .map(|_| connect(&fixture.path()))
             .collect();
         let mut one_more = String::new();
-        connect(&fixture.server)
+        connect(&fixture.path())
             .read_line(&mut one_more)
             .expect("the server answers");
         assert_eq!(
@@ -368,13 +366,13 @@ mod tests {
         // Its thread ends a moment after.
         let answered = (0..100_000).any(|_| {
             thread::yield_now();
-            exchange_or_closed(&fixture.server).starts_with("{\"ok\"")
+            exchange_or_closed(&fixture.path()).starts_with("{\"ok\"")
         });
         assert!(answered);
     }
 
-    fn exchange_or_closed(server: &Server) -> String {
-        let mut stream = connect(server);
+    fn exchange_or_closed(path: &Path) -> String {
+        let mut stream = connect(path);
         // Turned away, it may be closed before we write.
         drop(stream.get_mut().write_all(b"\"stats\"\n"));
         let mut answer = String::new();
@@ -386,29 +384,35 @@ mod tests {
     fn the_socket_is_the_owners_alone_and_its_directory_is_made() {
         let fixture = start();
         let mode = |path: &Path| fs::metadata(path).expect("it is there").mode() & 0o7777;
-        assert_eq!(mode(&fixture.server.path), 0o600);
+        assert_eq!(mode(&fixture.path()), 0o600);
         assert!(mode(&fixture.directory.path().join("run")) & 0o700 == 0o700);
     }
 
     #[test]
     fn the_socket_is_gone_after_the_server_even_with_clients_open() {
-        let Fixture { directory, server } = start();
-        let mut stream = connect(&server);
+        let fixture = start();
+        let path = fixture.path();
+        let Fixture {
+            directory: _kept,
+            server,
+        } = fixture;
+        let mut stream = connect(&path);
         assert!(exchange(&mut stream, b"\"stats\"\n").starts_with("{\"ok\""));
         drop(server);
-        assert!(!directory.path().join("run/vtep.sock").exists());
+        assert!(!path.exists());
         assert_eq!(stream.read(&mut [0]).expect("closed"), 0);
     }
 
     #[test]
     fn a_living_daemons_socket_is_not_taken() {
         let fixture = start();
-        let error = refusal(&fixture.server.path, fixture.directory.path());
-        let path = fixture.server.path.display();
+        let error = refusal(&fixture.path(), fixture.directory.path());
+        let path = fixture.path();
+        let path = path.display();
         let expected =
             format!("bind control socket {path}: EADDRINUSE (another silk-vtep answers on it;");
         assert!(error.starts_with(&expected), "{error}");
-        assert!(exchange(&mut connect(&fixture.server), b"\"stats\"\n").starts_with("{\"ok\""));
+        assert!(exchange(&mut connect(&fixture.path()), b"\"stats\"\n").starts_with("{\"ok\""));
     }
 
     #[test]
@@ -417,8 +421,8 @@ mod tests {
         let path = directory.path().join("vtep.sock");
         drop(UnixListener::bind(&path).expect("the directory is ours"));
         assert!(path.exists());
-        let server = start_at(&path, directory.path()).expect("nobody answers");
-        assert!(exchange(&mut connect(&server), b"\"stats\"\n").starts_with("{\"ok\""));
+        let _server = start_at(&path, directory.path()).expect("nobody answers");
+        assert!(exchange(&mut connect(&path), b"\"stats\"\n").starts_with("{\"ok\""));
     }
 
     #[test]
