@@ -21,6 +21,8 @@ pub struct Directory {
     entries: BTreeMap<Key, Held>,
     /// The peers' subnets, host bits zero. No two overlap, which is what lets one look-up find a conflict.
     subnets: BTreeMap<IpNet, IpAddr>,
+    /// Live entries of an earlier start that do not fit this one, by key: in no table, kept for a start that they fit.
+    parked: BTreeMap<Key, Entry>,
 }
 
 /// An entry of the directory.
@@ -40,6 +42,7 @@ impl Directory {
             rules: Rules::new(vtep),
             entries: BTreeMap::new(),
             subnets: BTreeMap::new(),
+            parked: BTreeMap::new(),
         }
     }
 
@@ -74,11 +77,23 @@ impl Directory {
             .collect()
     }
 
-    /// Adds entries one by one and tells which were refused: live entries from disk, a controller's leases.
-    pub fn restore(&mut self, entries: Vec<Entry>, origin: Origin) -> (Changed, Vec<Refusal>) {
+    /// Adds the live entries of an earlier start one by one and tells which do not fit. Those are kept aside, until a live one with
+    /// their key takes their place or they are deleted.
+    pub fn restore(&mut self, entries: Vec<Entry>) -> (Changed, Vec<Refusal>) {
         let mut next = self.clone();
-        let refusals = next.add_each(entries, origin);
+        let mut refusals = Vec::new();
+        for entry in entries {
+            if let Err(refusal) = next.add_or_have(entry.clone(), Origin::Live) {
+                next.parked.insert(entry.key(), entry);
+                refusals.push(refusal);
+            }
+        }
         (self.become_next(next), refusals)
+    }
+
+    /// What a later start should [`restore`](Self::restore): live entries, those kept aside among them.
+    pub fn live(&self) -> impl Iterator<Item = &Entry> {
+        self.of_origin(Origin::Live).chain(self.parked.values())
     }
 
     /// Every entry in the order of its key, those that follow from peers included.
@@ -177,22 +192,23 @@ impl Directory {
         }
     }
 
-    /// Adds what can be added. An entry that is there already word for word, whoever gave it, is no refusal.
+    /// Adds what can be added, and tells what cannot.
     fn add_each(
         &mut self,
         entries: impl IntoIterator<Item = Entry>,
         origin: Origin,
     ) -> Vec<Refusal> {
-        let mut refusals = Vec::new();
-        for entry in entries {
-            if self
-                .lookup(&entry.key())
-                .is_none_or(|held| held.entry != entry)
-            {
-                refusals.extend(self.add(entry, origin).err());
-            }
+        let added = entries.into_iter();
+        let added = added.map(|entry| self.add_or_have(entry, origin));
+        added.filter_map(Result::err).collect()
+    }
+
+    /// As [`Self::add`], but an entry that is there already word for word, whoever gave it, is no refusal.
+    fn add_or_have(&mut self, entry: Entry, origin: Origin) -> Result<(), Refusal> {
+        match self.lookup(&entry.key()) {
+            Some(held) if held.entry == entry => Ok(()),
+            _ => self.add(entry, origin),
         }
-        refusals
     }
 
     fn add(&mut self, entry: Entry, origin: Origin) -> Result<(), Refusal> {
@@ -228,9 +244,12 @@ impl Directory {
     }
 
     fn delete(&mut self, key: &Key) -> Result<(), Refusal> {
-        let held = self
-            .lookup(key)
-            .ok_or_else(|| Refusal::Absent { key: key.clone() })?;
+        let Some(held) = self.lookup(key) else {
+            let forgotten = self.parked.remove(key);
+            return forgotten
+                .map(drop)
+                .ok_or_else(|| Refusal::Absent { key: key.clone() });
+        };
         check_own(held)?;
         self.remove(key);
         Ok(())
@@ -238,10 +257,11 @@ impl Directory {
 
     fn delete_exact(&mut self, entry: &Entry) -> Result<(), Refusal> {
         let key = entry.key();
-        match self.lookup(&key) {
-            Some(held) if held.entry != *entry => Err(Refusal::Differs {
+        let held = self.lookup(&key).map(|held| &held.entry);
+        match held.or_else(|| self.parked.get(&key)) {
+            Some(held) if held != entry => Err(Refusal::Differs {
                 asked: Box::new(entry.clone()),
-                held: Box::new(held.entry.clone()),
+                held: Box::new(held.clone()),
             }),
             _ => self.delete(&key),
         }
@@ -343,6 +363,9 @@ impl Directory {
     }
 
     fn insert(&mut self, entry: Entry, owner: Owner) {
+        if owner == Owner::Entry(Origin::Live) {
+            self.parked.remove(&entry.key());
+        }
         self.entries.insert(entry.key(), Held { entry, owner });
     }
 

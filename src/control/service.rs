@@ -54,11 +54,11 @@ impl Control {
             .as_ref()
             .map_or_else(Default::default, StateFile::load);
         let mut directory = Directory::new(&config.vtep);
-        let (_, stale) = directory.restore(live, Origin::Live);
+        let (_, stale) = directory.restore(live);
         let (_, collisions) = directory.reload(config);
-        let stale = stale
-            .iter()
-            .map(|refusal| format!("live entry left out: {refusal}"));
+        let stale = stale.iter().map(|refusal| {
+            format!("live entry left out, kept on disk until it is deleted: {refusal}")
+        });
         let collisions = collisions.iter().map(left_out_of_config);
         let warnings = damage.into_iter().chain(stale).chain(collisions).collect();
 
@@ -251,7 +251,7 @@ impl Control {
         let Some(state) = &self.options.state else {
             return Ok(());
         };
-        let live: Vec<_> = directory.of_origin(Origin::Live).collect();
+        let live: Vec<_> = directory.live().collect();
         state
             .save(&live)
             .map_err(|error| format!("changed, but not for the next start: {error}"))
@@ -383,6 +383,24 @@ mod tests {
             ["entry of the configuration left out: peer 10.0.16.14 exists already (live)"]
         );
         assert!(destination(&control.tables().load(), "10.255.45.7").is_some());
+    }
+
+    #[test]
+    fn live_entries_left_out_at_a_start_outlive_the_next_change() {
+        let (directory, control) = start();
+        drop(control);
+        let elsewhere = peer("10.254.44.0/24", "10.0.16.15");
+        let state = StateFile::new(directory.path().join("live.json"));
+        state.save(&[&elsewhere]).expect("the directory is ours");
+        let (control, warnings) = fixtures::control(directory.path());
+        let told = "live entry left out, kept on disk until it is deleted: peer 10.0.16.15: ";
+        assert!(warnings[0].starts_with(told), "{warnings:?}");
+        let group = group("10.255.108.7", 5);
+        add(&control, group.clone());
+        assert_eq!(state.load(), (vec![group.clone(), elsewhere.clone()], None));
+        let forgotten = control.apply(&[Change::Del(elsewhere.key())], Origin::Live);
+        assert_eq!(forgotten.expect("it is on disk").warnings, [""; 0]);
+        assert_eq!(state.load(), (vec![group], None));
     }
 
     #[test]

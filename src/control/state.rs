@@ -73,15 +73,16 @@ impl StateFile {
         let directory = directory.unwrap_or(Path::new("."));
         fs::create_dir_all(directory)?;
         let temporary = self.with_suffix(".tmp");
-        let mut file = OpenOptions::new()
+        let file = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(true)
             .mode(0o600)
             .open(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, &self.path)?;
+        fill(file, bytes)
+            .and_then(|()| fs::rename(&temporary, &self.path))
+            // What fails leaves nothing that would fill a full disk further.
+            .inspect_err(|_| drop(fs::remove_file(&temporary)))?;
         // Without this a crash may undo the rename.
         File::open(directory)?.sync_all()
     }
@@ -116,6 +117,11 @@ impl StateFile {
             cause,
         )
     }
+}
+
+fn fill(mut file: File, bytes: &[u8]) -> io::Result<()> {
+    file.write_all(bytes)?;
+    file.sync_all()
 }
 
 fn parse(bytes: &[u8]) -> Result<Vec<Entry>, String> {
@@ -209,5 +215,15 @@ mod tests {
         assert!(error.starts_with("write live entries "), "{error}");
         assert!(error.ends_with("live.json: EISDIR"), "{error}");
         assert_eq!(state.load(), (vec![group(1)], None));
+    }
+
+    #[test]
+    fn a_save_that_fails_half_way_leaves_no_temporary_file() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let state = StateFile::new(directory.path().join("live.json"));
+        // The file can be written, but not take its place.
+        fs::create_dir(&state.path).expect("the directory is ours");
+        state.save(&[&group(1)]).expect_err("a directory is there");
+        assert!(!state.with_suffix(".tmp").exists());
     }
 }

@@ -213,9 +213,9 @@ proptest! {
             // Refusals are the other test's.
             drop(directory.apply(std::slice::from_ref(change), Origin::Live));
         }
-        let live = directory.of_origin(Origin::Live).cloned().collect();
+        let live = directory.live().cloned().collect();
         let mut restored = Directory::new(&config(CONFIG).vtep);
-        prop_assert_eq!(restored.restore(live, Origin::Live).1, vec![]);
+        prop_assert_eq!(restored.restore(live).1, vec![]);
         prop_assert!(restored.iter().eq(directory.iter()));
     }
 }

@@ -333,6 +333,52 @@ fn a_live_entry_stands_against_the_configuration() {
     assert_eq!(directory.of_origin(Origin::Live).count(), 1);
 }
 
+/// Of another overlay, so that it fits no VTEP of these tests.
+fn elsewhere() -> Entry {
+    peer("10.254.44.0/24", "10.0.16.15")
+}
+
+fn live(directory: &Directory) -> Vec<Entry> {
+    directory.live().cloned().collect()
+}
+
+#[test]
+fn a_live_entry_that_does_not_fit_is_in_no_table_and_kept() {
+    let mut directory = directory();
+    let known = group("10.255.108.7", 5);
+    let (changed, refusals) = directory.restore(vec![elsewhere(), known.clone()]);
+    assert!(changed.groups && !changed.routes);
+    let refusals: Vec<_> = refusals.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        refusals,
+        [
+            "peer 10.0.16.15: 10.254.44.0/24 is inside no overlay (accepted: inside 10.255.0.0/16, fd00::/16)"
+        ]
+    );
+    assert_eq!(live(&directory), [known, elsewhere()]);
+    assert!(directory.iter().all(|held| held.entry != elsewhere()));
+}
+
+#[test]
+fn a_kept_entry_goes_when_it_is_deleted_or_its_key_is_given_anew() {
+    let mut directory = directory();
+    directory.restore(vec![elsewhere()]);
+    let other = peer("10.254.45.0/24", "10.0.16.15");
+    let error = apply(&mut directory, Change::DelExact(other)).expect_err("it is not so");
+    assert!(error.contains("(there is peer 10.254.44.0/24 "), "{error}");
+    for delete in [
+        Change::Del(elsewhere().key()),
+        Change::DelExact(elsewhere()),
+    ] {
+        let mut directory = directory.clone();
+        assert_eq!(apply(&mut directory, delete), Ok(Changed::default()));
+        assert_eq!(live(&directory), []);
+    }
+    let given = peer("10.255.44.0/24", "10.0.16.15");
+    assert_eq!(add(&mut directory, given.clone()), Ok(PEER_CHANGED));
+    assert_eq!(live(&directory), [given]);
+}
+
 #[test]
 fn a_derived_entry_does_not_push_a_live_one_aside() {
     let mut directory = directory();
