@@ -75,8 +75,7 @@ pub fn host_name(address: Ipv4Addr) -> String {
 /// Wires a container to the calling thread's namespace.
 ///
 /// # Errors
-/// What is wrong with `spec`, before anything is done; or the step that failed, after which all is undone but for
-/// `net.ipv4.ip_forward`.
+/// What is wrong with `spec`, before anything is done; or the step that failed, after which all is undone.
 pub fn add(spec: &ContainerSpec) -> Result<ContainerLinks, SetupError> {
     let mut netlink = Netlink::open()?;
     check(&mut netlink, spec)?;
@@ -289,7 +288,6 @@ fn wire(
         peer: (spec.address, links.container_mac),
     };
     let host_index = host.wire(netlink)?;
-    host.sysctl(netlink, "net/ipv4/ip_forward")?;
     let container = End {
         operation: "set up container",
         container: spec.address,
@@ -303,7 +301,9 @@ fn wire(
         let index = container.wire(&mut inside)?;
         container.add_default_route(&mut inside, index)
     })??;
-    host.await_carrier(netlink, host_index)
+    host.await_carrier(netlink, host_index)?;
+    // Last: all containers share it, so that a failure after it could not be undone without harm to another.
+    host.sysctl(netlink, "net/ipv4/ip_forward")
 }
 
 /// Deletes the host's end, and with it the other, after `error`.

@@ -153,9 +153,11 @@ pub(crate) fn add_undoes_a_failure_half_way() -> Outcome {
         vec!["default dev other scope link".to_owned()],
         "routes",
     )?;
+    let forwarding = || host.namespace.sysctl("net/ipv4/ip_forward");
+    same(forwarding()?, "0".to_owned(), "ip_forward")?;
     inside.ip("route del default dev other")?;
     add(&host, &spec(&inside, ADDRESS))?;
-    Ok(())
+    same(forwarding()?, "1".to_owned(), "ip_forward")
 }
 
 pub(crate) fn add_refuses_before_it_changes_anything() -> Outcome {
