@@ -21,7 +21,8 @@ use crate::counters::Counters;
 use crate::error::SetupError;
 use crate::io::{Lane, LaneOptions, Steering, TapQueue, UdpOptions, UdpPort};
 use crate::netlink::{
-    Device, DeviceError, DeviceSpec, Link, LinkKind, Netlink, TunMode, Watcher, existing, underlay,
+    ALIAS, Device, DeviceError, DeviceSpec, Link, LinkKind, Netlink, TunMode, Watcher, existing,
+    underlay,
 };
 
 /// What Linux uses where ip_local_port_range cannot be read.
@@ -192,6 +193,11 @@ fn check_ours(link: &Link) -> Result<(), SetupError> {
             ),
             delete,
         );
+    }
+    if link.alias.as_deref() != Some(ALIAS) {
+        let cause = format!("the name is taken by a TAP whose alias is not {ALIAS}, so not ours");
+        let give = format!("ip link set {} alias {ALIAS}", link.name);
+        return refuse(cause, format!("{delete}; {give} makes it ours"));
     }
     match tun.queues {
         Some(queues) if queues > 0 => refuse(

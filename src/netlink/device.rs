@@ -31,6 +31,10 @@ const SILK_ROUTE_METRIC: u32 = 100;
 /// after a crash knows them from the administrator's.
 pub const PROTOCOL: u8 = 83;
 
+/// The alias of every device of ours: a TAP may be another's, and outlives whoever made it. After a crash it tells ours from the
+/// administrator's, whose name and form may be the same.
+pub const ALIAS: &str = "silk-vtep";
+
 /// What the VTEP's device should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceSpec {
@@ -56,6 +60,8 @@ pub struct DeviceSpec {
 /// Something about the device that was not as it should be, and is now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mended {
+    /// It was not marked as ours.
+    Alias,
     /// The link was down.
     Down,
     /// It had another MAC.
@@ -84,6 +90,7 @@ pub enum Mended {
 impl fmt::Display for Mended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Alias => write!(f, "alias was not {ALIAS}"),
             Self::Down => write!(f, "link was down"),
             Self::Mac(Some(mac)) => write!(f, "MAC was {mac}"),
             Self::Mac(None) => write!(f, "MAC was none"),
@@ -200,6 +207,11 @@ impl Device {
     /// MAC and NOARP before the link comes up, so that nothing is sent with another MAC or asked for.
     fn ensure_link(&mut self, link: &Link, mended: &mut Vec<Mended>) -> Result<(), SetupError> {
         let (mac, mtu_bytes) = (self.spec.mac, self.spec.mtu_bytes);
+        if link.alias.as_deref() != Some(ALIAS) {
+            let result = self.netlink.set_alias(self.index, ALIAS);
+            self.step(result, || format!("set alias {ALIAS}"))?;
+            mended.push(Mended::Alias);
+        }
         if link.mac != Some(mac) {
             let result = self.netlink.set_mac(self.index, mac);
             self.step(result, || format!("set MAC {mac}"))?;
@@ -583,6 +595,7 @@ mod tests {
     fn what_was_mended_reads_as_what_was_wrong() {
         let net = "10.255.0.0/16".parse().unwrap();
         let said = [
+            Mended::Alias,
             Mended::Down,
             Mended::Mac(Some(MacAddr::new([2, 0, 0, 0, 0, 1]))),
             Mended::Route(net),
@@ -592,6 +605,7 @@ mod tests {
         assert_eq!(
             said,
             [
+                "alias was not silk-vtep",
                 "link was down",
                 "MAC was 02:00:00:00:00:01",
                 "route 10.255.0.0/16 was lost",

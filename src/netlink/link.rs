@@ -37,6 +37,8 @@ pub struct Link {
     pub qdisc: String,
     /// The bridge, bond or VRF it belongs to.
     pub master: Option<u32>,
+    /// What `ip link set alias` says of it.
+    pub alias: Option<String>,
 }
 
 /// What drives a link (IFLA_INFO_KIND).
@@ -249,6 +251,14 @@ impl Netlink {
         self.set_attribute(index, LinkAttribute::Address(mac.octets().to_vec()))
     }
 
+    /// Sets a link's alias, a line of text that the kernel only keeps.
+    ///
+    /// # Errors
+    /// As [`Self::set_up`]; EINVAL for 256 bytes (IFALIASZ) or more.
+    pub fn set_alias(&mut self, index: u32, alias: &str) -> Result<(), NetlinkError> {
+        self.set_attribute(index, LinkAttribute::IfAlias(alias.to_owned()))
+    }
+
     fn set_attribute(&mut self, index: u32, value: LinkAttribute) -> Result<(), NetlinkError> {
         let mut request = message_for(index);
         request.attributes.push(value);
@@ -321,6 +331,7 @@ fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
         operstate: State::Unknown.to_string(),
         qdisc: String::new(),
         master: None,
+        alias: None,
     };
     for attribute in message.attributes {
         take_attribute(&mut link, attribute);
@@ -336,6 +347,7 @@ fn take_attribute(link: &mut Link, attribute: LinkAttribute) {
         LinkAttribute::OperState(state) => link.operstate = state.to_string(),
         LinkAttribute::Qdisc(qdisc) => link.qdisc = qdisc,
         LinkAttribute::Controller(master) => link.master = Some(master),
+        LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
         LinkAttribute::LinkInfo(info) => link.kind = kind_of(&info),
         _ => {}
     }

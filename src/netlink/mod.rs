@@ -25,7 +25,7 @@ mod watch;
 
 pub use address::{Address, AddressScope};
 pub use container::{ContainerLinks, ContainerSpec};
-pub use device::{Device, DeviceError, DeviceSpec, Mended};
+pub use device::{ALIAS, Device, DeviceError, DeviceSpec, Mended};
 pub use error::NetlinkError;
 pub use host::{Underlay, existing, underlay, vxlan_on_port};
 pub use link::{Link, LinkFlags, LinkKind, Tun, TunMode, VethEnd, Vxlan};

@@ -34,6 +34,11 @@ pub(crate) fn cases() -> Vec<Case> {
             a_connection_goes_on,
         ),
         case(
+            "a_tap_given_to_us_by_its_alias_is_taken",
+            cold.clone(),
+            given_tap_is_taken,
+        ),
+        case(
             "persist_leaves_the_tap",
             cold.vtep_lines("persist = true"),
             persist_leaves_the_tap,
@@ -86,6 +91,20 @@ fn a_connection_goes_on(lab: &mut Lab) -> Result {
     device.wait_until_again(&lab.cells[0].host, VTEP_NAME)?;
     connection.upload(1_000_000)?;
     connection.download(1_000_000)
+}
+
+/// What the refusal of an administrator's TAP says can be done.
+fn given_tap_is_taken(lab: &mut Lab) -> Result {
+    let host = lab.cells[0].host.clone();
+    host.ip(&format!(
+        "tuntap add mode tap multi_queue vnet_hdr name {VTEP_NAME}"
+    ))?;
+    host.ip(&format!("link set {VTEP_NAME} alias silk-vtep"))?;
+    let given = device_index(&host)?;
+    let daemon = lab.cells[0].daemon()?;
+    daemon.start()?;
+    ensure!(device_index(&host)? == given, "the TAP was made anew");
+    daemon.terminate()
 }
 
 fn persist_leaves_the_tap(lab: &mut Lab) -> Result {

@@ -25,7 +25,7 @@ struct Hurdle {
 /// The daemon's own command follows as `$0 $@`.
 const MASK_TUN: &str = "mount -t tmpfs none /dev/net && exec \"$0\" \"$@\"";
 
-const HURDLES: [Hurdle; 11] = [
+const HURDLES: [Hurdle; 12] = [
     Hurdle::raised(
         "kernel_vxlan_device_on_the_port",
         kernel_vxlan,
@@ -70,6 +70,16 @@ const HURDLES: [Hurdle; 11] = [
             &[VTEP_NAME, "tap"],
         )
     },
+    Hurdle::raised(
+        "name_taken_by_an_administrators_tap_of_our_form",
+        |cell| {
+            ip(
+                cell,
+                "tuntap add mode tap multi_queue vnet_hdr name silk-vtep",
+            )
+        },
+        &["TAP whose alias is not", "ip link del", "makes it ours"],
+    ),
     Hurdle::run_by(
         "no_cap_net_admin",
         &[

@@ -80,17 +80,18 @@ pub(crate) fn configure_sets_up_a_fresh_tap() -> Outcome {
     let mut device = device(&host, index, device_spec())?;
     let mended = device.configure()?;
     let kinds = [
-        matches!(mended[0], Mended::Mac(Some(_))),
-        mended[1] == Mended::Arp,
-        mended[2] == Mended::Mtu(1500),
-        mended[3] == Mended::Ipv6 { was_on: true },
-        mended[4] == Mended::Down,
-        matches!(mended[5], Mended::Address(_)),
-        matches!(mended[6], Mended::Route(_)),
-        matches!(mended[7], Mended::Unreachable(_)),
+        mended[0] == Mended::Alias,
+        matches!(mended[1], Mended::Mac(Some(_))),
+        mended[2] == Mended::Arp,
+        mended[3] == Mended::Mtu(1500),
+        mended[4] == Mended::Ipv6 { was_on: true },
+        mended[5] == Mended::Down,
+        matches!(mended[6], Mended::Address(_)),
+        matches!(mended[7], Mended::Route(_)),
+        matches!(mended[8], Mended::Unreachable(_)),
     ];
     holds(
-        mended.len() == 8 && kinds.iter().all(|kind| *kind),
+        mended.len() == 9 && kinds.iter().all(|kind| *kind),
         format_args!("{mended:?}"),
     )?;
     check_configured(&host)?;
@@ -116,6 +117,7 @@ pub(crate) fn configure_mends_what_others_change() -> Outcome {
             vec![Mended::Mac(Some(broken))],
         ),
         ("link set silk-vtep arp on", vec![Mended::Arp]),
+        ("link set silk-vtep alias lab", vec![Mended::Alias]),
         ("link set silk-vtep mtu 1300", vec![Mended::Mtu(1300)]),
         ("route del 10.255.0.0/16", vec![route]),
         (

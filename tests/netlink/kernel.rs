@@ -36,6 +36,10 @@ pub(crate) fn links_are_told_apart() -> Outcome {
         }
         other => return Err(format!("{other:?}").into()),
     }
+    same(tap.alias, None, "alias")?;
+    netlink.set_alias(tap.index, "a TAP")?;
+    let tap = netlink.link(tap.index)?.ok_or("no TAP")?;
+    same(tap.alias.as_deref(), Some("a TAP"), "alias")?;
     let tun = existing(&mut netlink, "tun0")?.ok_or("no TUN")?;
     holds(
         matches!(&tun.kind, LinkKind::Tun(tun) if tun.mode == TunMode::Tun && !tun.multi_queue),
