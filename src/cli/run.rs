@@ -15,18 +15,27 @@ use crate::daemon::{self, DaemonError, RunOptions};
 /// # Errors
 /// Wrong usage, and as [`daemon::run`].
 pub fn run(config: &Path, global: &Global) -> Result<(), CliError> {
-    if global.name.is_some() {
-        return Err(CliError::Usage(UsageError {
-            wrong: "run: the device's name is `name` in the configuration, not `--name`".to_owned(),
-            usage: "usage: silk-vtep run --config FILE [--socket PATH]",
-        }));
-    }
+    check_usage(global).map_err(|wrong| UsageError {
+        wrong: format!("run: {wrong}"),
+        usage: "usage: silk-vtep run --config FILE [--socket PATH]",
+    })?;
     log_to_stderr();
     let options = RunOptions {
         config: config.to_owned(),
         socket: global.socket.clone(),
     };
     Ok(daemon::run(&options, announce)?)
+}
+
+/// Options of the other commands that mean nothing here.
+fn check_usage(global: &Global) -> Result<(), &'static str> {
+    if global.name.is_some() {
+        return Err("the device's name is `name` in the configuration, not `--name`");
+    }
+    if global.json {
+        return Err("it prints one line and a log, no JSON (`-j`)");
+    }
+    Ok(())
 }
 
 /// Whoever started us may read one line and close the pipe; that is no reason to end.

@@ -141,13 +141,15 @@ fn applied_to(applied: &Applied, as_json: bool, out: &mut dyn Write) -> Result<(
 }
 
 fn reload(asker: &mut Asker, out: &mut dyn Write) -> Result<(), CliError> {
-    asker.print(&Request::Reload, out, |reloaded: &Reloaded| {
-        reloaded.warnings.iter().for_each(warn);
-        format!(
-            "{} peers and {} groups in the configuration\n",
-            reloaded.peers, reloaded.groups
-        )
-    })
+    let reloaded: Reloaded = asker.client.call(&Request::Reload)?;
+    reloaded.warnings.iter().for_each(warn);
+    let text = if asker.json {
+        json(&reloaded)?
+    } else {
+        let Reloaded { peers, groups, .. } = reloaded;
+        format!("{peers} peers and {groups} groups in the configuration\n")
+    };
+    Ok(out.write_all(text.as_bytes())?)
 }
 
 fn batch(file: &Path, global: &Global, out: &mut dyn Write) -> Result<(), CliError> {

@@ -1,6 +1,7 @@
 //! Changes under load: what happens to one peer is not felt by another.
 
 use std::net::Ipv4Addr;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -29,6 +30,11 @@ pub(crate) fn cases() -> Vec<Case> {
             "reconfigure::a_peer_that_is_gone_is_reached_again_when_back",
             Plan::of(&[Silk, Silk]),
             a_peer_returns,
+        ),
+        Case::new(
+            "reconfigure::reload_as_json_warns_as_reload_does",
+            Plan::of(&[Silk]),
+            reload_warns_with_json_too,
         ),
     ]
 }
@@ -76,6 +82,32 @@ fn a_peer_returns(lab: &mut Lab) -> Result {
     ensure!(unreached.is_err(), "a peer that is no more was reached");
     change(lab.cells[0].daemon()?, &[peer.set("add")])?;
     ping(&lab.cells[0].container()?.namespace, to, 3, "")
+}
+
+fn reload_warns_with_json_too(lab: &mut Lab) -> Result {
+    let daemon = lab.cells[0].daemon()?;
+    let config = daemon.config()?;
+    daemon.write_config(&config.replace("lanes = 1", "lanes = 2"))?;
+    let socket = daemon.socket();
+    let reload = |options: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_silk-vtep"))
+            .arg("reload")
+            .arg("--socket")
+            .arg(&socket)
+            .args(options)
+            .output()
+    };
+    let (text, json) = (reload(&[])?, reload(&["-j"])?);
+    let warned = String::from_utf8(text.stderr)?;
+    ensure!(warned.contains("[vtep] changed"), "no warning: {warned:?}");
+    ensure!(
+        json.stderr == warned.as_bytes(),
+        "with -j: {:?}",
+        String::from_utf8_lossy(&json.stderr)
+    );
+    let printed: Value = serde_json::from_slice(&json.stdout)?;
+    ensure!(printed["peers"] == 1, "printed {printed}");
+    Ok(())
 }
 
 /// One request, one swap.

@@ -288,6 +288,7 @@ fn wrong_usage_exits_2(_: &mut Lab) -> Result {
         &["run"],
         &["run", "--config"],
         &["run", "--config", "/dev/null", "--name", "vtep7"],
+        &["run", "--config", "/dev/null", "-j"],
         &[],
     ] {
         let output = Command::new(env!("CARGO_BIN_EXE_silk-vtep"))

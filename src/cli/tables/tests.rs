@@ -124,6 +124,35 @@ fn json_has_the_keys_of_iproute2() {
 }
 
 #[test]
+fn every_command_prints_json_when_asked_to() {
+    let fixture = start();
+    let file = fixture.directory.path().join("batch");
+    std::fs::write(&file, "group del 10.255.108.184\n").expect("the directory is ours");
+    for line in [
+        "link",
+        "route",
+        "route get 10.255.43.6",
+        "neigh",
+        "fdb",
+        "peer",
+        "group",
+        "peer add 10.255.44.0/24 underlay 10.0.16.15",
+        "group replace 10.255.108.184 id 7",
+        "peer del 10.0.16.15",
+        "stats",
+        "reload",
+        &format!("batch {}", file.display()),
+    ] {
+        let printed = fixture.run(&format!("-j {line}"));
+        let value: Result<serde_json::Value, _> = serde_json::from_str(&printed);
+        assert!(
+            value.is_ok() && printed.ends_with('\n'),
+            "{line}: {printed}"
+        );
+    }
+}
+
+#[test]
 fn changes_are_silent_and_take_effect() {
     let fixture = start();
     for line in [
