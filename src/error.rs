@@ -30,11 +30,30 @@ impl SetupError {
         }
     }
 
-    /// Adds what a person can do.
+    /// The failure of a system call, with what mends it if something is used up.
+    pub fn system(
+        operation: impl Into<String>,
+        object: impl Into<String>,
+        error: &std::io::Error,
+    ) -> Self {
+        Self::new(operation, object, errno(error)).mend(shortage(error))
+    }
+
+    /// Says what a person can do.
     #[must_use]
     pub fn mend(mut self, mend: impl Into<String>) -> Self {
         self.mend = mend.into();
         self
+    }
+
+    /// Says what a person can do unless that is said already.
+    #[must_use]
+    pub fn or_mend(self, mend: impl Into<String>) -> Self {
+        if self.mend.is_empty() {
+            self.mend(mend)
+        } else {
+            self
+        }
     }
 }
 
@@ -58,6 +77,20 @@ pub fn errno(error: &std::io::Error) -> String {
     }
 }
 
+/// What mends a system call for which something was used up, as any may find; empty for other errors.
+#[must_use]
+pub fn shortage(error: &std::io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EMFILE) => "raise the limit of open files (RLIMIT_NOFILE)",
+        Some(libc::ENFILE) => "raise the host's limit of open files (fs.file-max)",
+        Some(libc::EAGAIN) => {
+            "raise the limit of threads (RLIMIT_NPROC, or pids.max of the cgroup)"
+        }
+        Some(libc::ENOMEM | libc::ENOBUFS) => "the host is short of memory: try again",
+        _ => "",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,5 +108,19 @@ mod tests {
             error.mend("needs CAP_NET_ADMIN").to_string(),
             "attach silk-vtep: TUNSETIFF: EPERM (needs CAP_NET_ADMIN)"
         );
+    }
+
+    #[test]
+    fn a_shortage_has_its_own_mend_and_other_errors_the_callers() {
+        let told = |errno| {
+            let error = std::io::Error::from_raw_os_error(errno);
+            let told = SetupError::system("open", "it", &error).or_mend("try another");
+            told.to_string()
+        };
+        assert_eq!(
+            told(libc::EMFILE),
+            "open it: EMFILE (raise the limit of open files (RLIMIT_NOFILE))"
+        );
+        assert_eq!(told(libc::ENOENT), "open it: ENOENT (try another)");
     }
 }

@@ -46,7 +46,7 @@ impl Client {
 
     fn connect_for(path: &Path, patience: Duration) -> Result<Self, SetupError> {
         let stream = connect_within(path, patience).map_err(|error| {
-            let refused = SetupError::new("connect to", path.display().to_string(), errno(&error));
+            let refused = SetupError::system("connect to", path.display().to_string(), &error);
             match error.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => refused.mend(
                     "is silk-vtep running? --socket PATH or --name NAME tells which one to ask",

@@ -12,6 +12,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use super::client::connect_within;
 use crate::error::{SetupError, errno};
 
+const OPERATION: &str = "bind control socket";
 /// `sun_path` is 108 bytes and ends with a NUL (unix(7)).
 pub(super) const MAX_PATH_BYTES: usize = 107;
 /// Length of the kernel's queue of connections not yet accepted.
@@ -32,7 +33,10 @@ pub(super) struct SocketFile {
 /// # Errors
 /// Another process answers at `path`, something else is there, or the path does not do.
 pub(super) fn listen_at(path: &Path) -> Result<(Socket, SocketFile), SetupError> {
-    let refuse = |error| refused(path, errno(&error)).mend("choose another path with --socket");
+    let refuse = |error| {
+        let failed = SetupError::system(OPERATION, path.display().to_string(), &error);
+        failed.or_mend("choose another path with --socket")
+    };
     let length = path.as_os_str().len();
     if length > MAX_PATH_BYTES {
         let cause = format!("the path has {length} bytes");
@@ -111,7 +115,7 @@ fn clear(path: &Path) -> Result<(), SetupError> {
 }
 
 pub(super) fn refused(path: &Path, cause: impl std::fmt::Display) -> SetupError {
-    SetupError::new("bind control socket", path.display().to_string(), cause)
+    SetupError::new(OPERATION, path.display().to_string(), cause)
 }
 
 fn listen(socket: Socket, path: &Path) -> io::Result<(Socket, SocketFile)> {

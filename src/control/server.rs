@@ -65,7 +65,7 @@ impl Server {
         };
         let acceptor = thread::Builder::new().name("control".to_owned());
         let acceptor = acceptor.spawn(move || shared.accept());
-        let failed = |error| SetupError::new("start thread", "control", errno(&error));
+        let failed = |error| SetupError::system("start thread", "control", &error);
         server.acceptor = Some(acceptor.map_err(failed)?);
         Ok(server)
     }

@@ -10,7 +10,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
-use crate::error::{SetupError, errno};
+use crate::error::SetupError;
 use crate::io::LaneError;
 use crate::netlink::{WatchEvent, Watcher};
 
@@ -47,9 +47,8 @@ pub(super) struct SignalThread {
 
 impl SignalThread {
     pub(super) fn start(events: Sender<Event>) -> Result<Self, SetupError> {
-        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| {
-            SetupError::new("handle", "SIGTERM, SIGINT and SIGHUP", errno(&error))
-        })?;
+        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
+            .map_err(|error| SetupError::system("handle", "SIGTERM, SIGINT and SIGHUP", &error))?;
         let handle = signals.handle();
         let thread = spawn("signals", move || {
             for signal in &mut signals {
@@ -89,7 +88,7 @@ const STOP: Token = Token(1);
 impl WatchThread {
     pub(super) fn start(watcher: Watcher, events: Sender<Event>) -> Result<Self, SetupError> {
         let (poll, waker) = registered(&watcher)
-            .map_err(|error| SetupError::new("watch", "the TAP", errno(&error)))?;
+            .map_err(|error| SetupError::system("watch", watcher.name(), &error))?;
         let thread = spawn("watch", move || watch(watcher, poll, &events))?;
         Ok(Self {
             waker,
@@ -158,7 +157,7 @@ pub(super) fn spawn<T: Send + 'static>(
     thread::Builder::new()
         .name(name.to_owned())
         .spawn(body)
-        .map_err(|error| SetupError::new("start thread", name, errno(&error)))
+        .map_err(|error| SetupError::system("start thread", name, &error))
 }
 
 /// Waits for a thread; one that panicked has said so on standard error.

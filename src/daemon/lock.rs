@@ -4,7 +4,7 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-use crate::error::{SetupError, errno};
+use crate::error::SetupError;
 
 /// Held while the daemon lives: a name in the abstract Unix socket namespace, which is the network namespace's own. The kernel gives it
 /// back however the process ends, and no file is left to go stale.
@@ -27,7 +27,7 @@ impl Lock {
 }
 
 fn refused(name: &str, error: &io::Error) -> SetupError {
-    let failed = SetupError::new("lock", name, errno(error));
+    let failed = SetupError::system("lock", name, error);
     match error.kind() {
         io::ErrorKind::AddrInUse => {
             failed.mend("another silk-vtep of this name runs in this network namespace: stop it, or give another `name`")

@@ -26,7 +26,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use crate::control::config::ConfigErrors;
 use crate::control::{Config, Control, Server, default_socket_path};
-use crate::error::{SetupError, errno};
+use crate::error::SetupError;
 use crate::netlink::{Device, DeviceError, Netlink, Underlay, underlay};
 use events::{Event, SignalThread, WatchThread};
 use lock::Lock;
@@ -83,11 +83,9 @@ pub fn run(options: &RunOptions, ready: impl FnOnce(&str)) -> Result<(), DaemonE
 
 fn read_config(path: &Path) -> Result<Config, DaemonError> {
     let text = fs::read_to_string(path).map_err(|error| {
-        SetupError::new(
-            "read configuration",
-            path.display().to_string(),
-            errno(&error),
-        )
+        let path = path.display().to_string();
+        SetupError::system("read configuration", path, &error)
+            .or_mend("give a file that is there and may be read with --config")
     })?;
     Config::parse_on(&text, &underlay_of).map_err(|errors| DaemonError::Config {
         path: path.to_owned(),

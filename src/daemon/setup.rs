@@ -63,7 +63,7 @@ pub(super) fn start(
     };
     let control = Arc::new(control(config, options));
     let server = Server::start(socket, Arc::clone(&control))?;
-    let watch = WatchThread::start(Watcher::open(index)?, sender.clone())?;
+    let watch = WatchThread::start(Watcher::open(index, &vtep.name)?, sender.clone())?;
     persist(&mut queues)?;
     let options = LaneOptions {
         mtu_bytes,

@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 
 use super::events::{Event, join, spawn};
 use crate::control::config::VtepConfig;
-use crate::error::{SetupError, errno};
+use crate::error::SetupError;
 use crate::io::worker::{Stop, Worker};
 use crate::io::{Lane, TapQueue, UdpPort};
 
@@ -45,7 +45,7 @@ impl Workers {
     ) -> Result<(), SetupError> {
         let name = format!("lane {index}");
         let worker = Worker::new(lane, busy_poll)
-            .map_err(|error| SetupError::new("start", name.as_str(), errno(&error)))?;
+            .map_err(|error| SetupError::system("start", name.as_str(), &error))?;
         let stop = worker.stop_handle();
         let thread = spawn(&name, move || {
             if let Some(cpu) = cpu {

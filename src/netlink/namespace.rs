@@ -10,7 +10,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 
-use crate::error::{SetupError, errno};
+use crate::error::{SetupError, errno, shortage};
 use crate::sys;
 
 /// Where iproute2 keeps its named namespaces.
@@ -121,7 +121,11 @@ impl Namespace {
             // A FIFO in the wrong place must not block us.
             .custom_flags(libc::O_NONBLOCK)
             .open(path)
-            .map_err(|error| failed(errno(&error)).mend(open_mend(&error, path)))?;
+            .map_err(|error| {
+                failed(errno(&error))
+                    .mend(shortage(&error))
+                    .or_mend(open_mend(&error, path))
+            })?;
         match sys::namespace::is_network_namespace(file.as_fd()) {
             Ok(true) => {}
             Ok(false) => {

@@ -16,7 +16,7 @@ use socket2::SockRef;
 
 use super::error::NetlinkError;
 use super::namespace::Namespace;
-use crate::error::SetupError;
+use crate::error::{SetupError, shortage};
 
 /// The kernel answers within the system call that sends the request, unless it waits for the RTNL lock: a link's
 /// removal can hold that for a second or two. Longer than this and something is wrong.
@@ -56,7 +56,8 @@ impl Netlink {
                 "netlink socket",
                 format_args!("NETLINK_ROUTE: {:?}", errno(&error)),
             )
-            .mend("is the kernel built without netlink, or are descriptors used up (ulimit -n)?")
+            .mend(shortage(&error))
+            .or_mend("is the kernel built without netlink?")
         })?;
         Ok(Self {
             socket,

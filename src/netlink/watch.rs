@@ -8,7 +8,7 @@ use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 use socket2::SockRef;
 
 use super::socket::messages;
-use crate::error::{SetupError, errno};
+use crate::error::{SetupError, errno, shortage};
 
 // linux/rtnetlink.h, enum rtnetlink_groups.
 const RTNLGRP_LINK: u32 = 1;
@@ -61,25 +61,34 @@ pub enum WatchEvent {
 pub struct Watcher {
     socket: Socket,
     interface: u32,
+    name: String,
     buffer: Vec<u8>,
 }
 
 impl Watcher {
-    /// Watches the link with number `interface` in the calling thread's namespace.
+    /// Watches the link with number `interface` in the calling thread's namespace; `name` is for errors.
     ///
     /// # Errors
     /// If the socket cannot be opened or joined to the groups.
-    pub fn open(interface: u32) -> Result<Self, SetupError> {
+    pub fn open(interface: u32, name: &str) -> Result<Self, SetupError> {
         let socket = open_socket().map_err(|error| {
             let cause = format!("NETLINK_ROUTE: {}", errno(&error));
-            SetupError::new("watch", format!("link {interface}"), cause)
-                .mend("are descriptors used up (ulimit -n)?")
+            SetupError::new("watch", name, cause)
+                .mend(shortage(&error))
+                .or_mend("is the kernel built without netlink?")
         })?;
         Ok(Self {
             socket,
             interface,
+            name: name.to_owned(),
             buffer: Vec::with_capacity(MESSAGE_BYTES),
         })
+    }
+
+    /// The link's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Reads what is pending, without waiting. After [`WatchEvent::Changed`] more may be pending, so with
@@ -100,8 +109,7 @@ impl Watcher {
                     event = event.max(WatchEvent::Changed);
                 }
                 Err(error) => {
-                    let object = format!("link {}", self.interface);
-                    return Err(SetupError::new("watch", object, errno(&error)));
+                    return Err(SetupError::system("watch", &self.name, &error));
                 }
             }
         }

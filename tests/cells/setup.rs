@@ -151,6 +151,11 @@ pub(crate) fn cases() -> Vec<Case> {
             configuration_errors_are_told,
         ),
         Case::new("setup::wrong_usage_exits_2", cold(), wrong_usage_exits_2),
+        Case::new(
+            "setup::a_want_of_descriptors_is_told_with_its_mend",
+            cold(),
+            want_of_descriptors_is_told,
+        ),
     ]);
     cases
 }
@@ -245,6 +250,43 @@ fn second_daemon_is_refused(lab: &mut Lab) -> Result {
         5,
         "",
     )
+}
+
+/// With ever more descriptors set-up gets further, until it is ready.
+fn want_of_descriptors_is_told(lab: &mut Lab) -> Result {
+    /// With fewer the dynamic linker cannot open a library.
+    const LEAST: u32 = 4;
+    const ENOUGH: u32 = 200;
+    let daemon = lab.cells[0].daemon()?;
+    let mut said = String::new();
+    for limit in LEAST..ENOUGH {
+        let limit = format!("--nofile={limit}:{limit}");
+        if daemon.start_under(&["prlimit", &limit]).is_ok() {
+            daemon.terminate()?;
+            break;
+        }
+        said.push_str(&daemon.wait_for_its_end()?.stderr);
+        left_nothing(daemon)?;
+    }
+    let socket = format!("bind control socket {}", daemon.socket().display());
+    for told in [
+        "handle SIGTERM, SIGINT and SIGHUP",
+        "lock silk-vtep",
+        "open network namespace current",
+        "open netlink socket: NETLINK_ROUTE",
+        &socket,
+        "watch silk-vtep: NETLINK_ROUTE",
+        "watch silk-vtep",
+        "start lane 0",
+    ] {
+        let line =
+            format!("silk-vtep: {told}: EMFILE (raise the limit of open files (RLIMIT_NOFILE))");
+        ensure!(
+            said.lines().any(|said| said == line),
+            "no {line:?} in\n{said}"
+        );
+    }
+    Ok(())
 }
 
 /// A misspelt key, an MTU above what the underlay carries, a peer outside the overlay.

@@ -10,7 +10,7 @@ pub(crate) fn sees_our_link_and_no_other() -> Outcome {
     let host = Ns::new("host")?;
     let index = tap(&host)?;
     host.pair("other")?;
-    let mut watcher = host.namespace.run(|| Watcher::open(index))??;
+    let mut watcher = host.namespace.run(|| Watcher::open(index, "silk-vtep"))??;
     same(watcher.drain()?, WatchEvent::Nothing, "at first")?;
     // The kernel has queued a change's notifications when the change is acknowledged.
     for ours in [
