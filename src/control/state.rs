@@ -31,17 +31,13 @@ impl StateFile {
         Self { path: path.into() }
     }
 
-    /// The entries last saved. What cannot be read is a warning, never the end: a file that is damaged is set aside as `.corrupt`.
+    /// The entries last saved. What cannot be read is a warning, never the end: the file is set aside as `.corrupt`, so that no save
+    /// replaces it.
     pub fn load(&self) -> (Vec<Entry>, Option<String>) {
         let bytes = match fs::read(&self.path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return (Vec::new(), None),
-            Err(error) => {
-                return (
-                    Vec::new(),
-                    Some(self.error("read", &errno(&error)).to_string()),
-                );
-            }
+            Err(error) => return (Vec::new(), Some(self.set_aside(&errno(&error)))),
         };
         match parse(&bytes) {
             Ok(entries) => (entries, None),
@@ -189,6 +185,20 @@ mod tests {
                 &whole[..length]
             );
         }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_set_aside() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let state = StateFile::new(directory.path().join("live.json"));
+        fs::create_dir(&state.path).expect("the directory is ours");
+        let warning = state.load().1.expect("a warning");
+        assert!(
+            warning.contains("live.json: EISDIR (starting without them"),
+            "{warning}"
+        );
+        assert!(state.with_suffix(".corrupt").exists());
+        state.save(&[]).expect("nothing is in its way");
     }
 
     #[test]
