@@ -11,6 +11,7 @@ mod cells {
     pub(crate) mod garbage;
     pub(crate) mod lanes;
     pub(crate) mod overlay_v6;
+    pub(crate) mod readme;
     pub(crate) mod reconfigure;
     pub(crate) mod repair;
     pub(crate) mod restart;
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
         cells::overlay_v6::cases(),
         cells::tables::cases(),
         cells::containers::cases(),
+        cells::readme::cases(),
         cells::reconfigure::cases(),
         cells::restart::cases(),
         cells::repair::cases(),

@@ -18,7 +18,7 @@ pub(crate) struct Cell {
 }
 
 enum Vtep {
-    Kernel { _device: KernelVtep },
+    Kernel { _device: Option<KernelVtep> },
     Silk(Daemon),
 }
 
@@ -91,10 +91,16 @@ fn kernel_cell(
     site: &Site,
     plan: &Plan,
 ) -> Result<(Vtep, Option<Container>)> {
+    if plan.cold {
+        return Ok((Vtep::Kernel { _device: None }, None));
+    }
     let peers: Vec<Site> = peers_of(site, plan).collect();
     let device = KernelVtep::start(host, site, &peers, plan.v6, plan.overlay_mtu())?;
     let container = Container::by_hand(host, site, plan.overlay_mtu())?;
-    Ok((Vtep::Kernel { _device: device }, Some(container)))
+    let vtep = Vtep::Kernel {
+        _device: Some(device),
+    };
+    Ok((vtep, Some(container)))
 }
 
 fn silk_cell(host: &Arc<Namespace>, site: &Site, plan: &Plan) -> Result<(Vtep, Option<Container>)> {

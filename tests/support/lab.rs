@@ -60,7 +60,7 @@ impl Plan {
         self
     }
 
-    /// Daemons are configured and not started; no containers.
+    /// Daemons are configured and not started, kernel VTEPs not made; no containers.
     pub(crate) fn cold(mut self) -> Self {
         self.cold = true;
         self
