@@ -7,6 +7,7 @@ use serde_json::json;
 use super::CliError;
 use super::args::{ContainerAdd, ContainerCommand, ContainerDel, Global};
 use crate::error::SetupError;
+use crate::io::run_max_segs;
 use crate::netlink::{ContainerLinks, ContainerSpec, Namespace, Netlink, container, existing};
 
 /// Runs one of the commands.
@@ -25,14 +26,16 @@ pub fn run(
 }
 
 fn add(args: &ContainerAdd, global: &Global, out: &mut dyn Write) -> Result<(), CliError> {
+    let mtu_bytes = match args.mtu {
+        Some(mtu_bytes) => mtu_bytes,
+        None => device_mtu_bytes(global.name())?,
+    };
     let spec = ContainerSpec {
         address: args.address,
         namespace: Namespace::open(&args.netns)?,
         ifname: args.ifname.clone(),
-        mtu_bytes: match args.mtu {
-            Some(mtu_bytes) => mtu_bytes,
-            None => device_mtu_bytes(global.name())?,
-        },
+        mtu_bytes,
+        gso_max_segs: Some(run_max_segs(mtu_bytes)),
     };
     let links = container::add(&spec)?;
     Ok(print_added(&spec, &links, global.json, out)?)

@@ -64,7 +64,7 @@ pub(super) fn start(
     let control = Arc::new(control(config, options));
     let server = Server::start(socket, Arc::clone(&control))?;
     let watch = WatchThread::start(Watcher::open(index, &vtep.name)?, sender.clone())?;
-    persist(&mut queues)?;
+    persist(&mut queues, &vtep.name)?;
     let options = LaneOptions {
         mtu_bytes,
         offloads,
@@ -261,8 +261,9 @@ fn control(config: &Config, options: Options) -> Control {
 }
 
 /// From here on the device outlives a crash, and open connections with it. The regular end removes it.
-fn persist(queues: &mut [TapQueue]) -> Result<(), SetupError> {
-    queues.iter_mut().take(1).try_for_each(TapQueue::persist)
+fn persist(queues: &mut [TapQueue], name: &str) -> Result<(), SetupError> {
+    let mut first = queues.iter_mut().take(1);
+    first.try_for_each(|queue| queue.persist(name))
 }
 
 fn start_lanes(

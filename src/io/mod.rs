@@ -21,7 +21,7 @@ use std::net::SocketAddr;
 
 pub use arrivals::Arrivals;
 pub use fault::Fault;
-pub use lane::{Lane, LaneError, LaneOptions, Progress};
+pub use lane::{Lane, LaneError, LaneOptions, Progress, run_max_segs};
 pub use offloads::{Offload, OffloadState, Offloads};
 pub use steering::Steering;
 pub use tap::{TapOffloads, TapQueue};

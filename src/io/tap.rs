@@ -7,7 +7,7 @@ use nix::sys::uio::writev;
 
 use super::Tap;
 use super::probe::super_frame;
-use crate::error::{SetupError, errno};
+use crate::error::{SetupError, errno, shortage};
 use crate::sys;
 use crate::wire::vnet::GsoType;
 
@@ -60,10 +60,7 @@ impl TapQueue {
     /// # Errors
     /// Which step failed, why, and what mends it.
     pub fn open(name: &str, wanted: TapOffloads) -> Result<Self, SetupError> {
-        let failed = |step: &str, error: &io::Error| {
-            SetupError::new("attach", name, format_args!("{step}: {}", errno(error)))
-                .mend(mend(error))
-        };
+        let failed = |step: &str, error: &io::Error| failed(name, step, error);
         let fd = sys::tun::open().map_err(|e| failed(sys::tun::NODE, &e))?;
         sys::tun::attach(&fd, name).map_err(|e| failed("TUNSETIFF", &e))?;
         let offloads = wanted
@@ -96,15 +93,18 @@ impl TapQueue {
         sent.map_or_else(|error| error.raw_os_error() == Some(libc::EIO), |()| true)
     }
 
-    /// Makes the device outlive this process.
+    /// Makes the device, called `name`, outlive this process.
     ///
     /// # Errors
     /// The device is gone.
-    pub fn persist(&mut self) -> Result<(), SetupError> {
-        self.device
-            .persist()
-            .map_err(|error| SetupError::new("make persistent", "the TAP", error))
+    pub fn persist(&mut self, name: &str) -> Result<(), SetupError> {
+        sys::tun::set_persist(sys::tun::borrow(&self.device), true)
+            .map_err(|error| failed(name, "TUNSETPERSIST", &error))
     }
+}
+
+fn failed(name: &str, step: &str, error: &io::Error) -> SetupError {
+    SetupError::new("attach", name, format_args!("{step}: {}", errno(error))).mend(mend(error))
 }
 
 fn mend(error: &io::Error) -> &'static str {
@@ -120,7 +120,7 @@ fn mend(error: &io::Error) -> &'static str {
         Some(libc::EBUSY) => {
             "the name is taken by another link, or another process holds this TAP: choose another `name`"
         }
-        _ => "",
+        _ => shortage(error),
     }
 }
 

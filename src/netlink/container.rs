@@ -50,6 +50,8 @@ pub struct ContainerSpec {
     pub ifname: String,
     /// MTU of both ends: the VTEP's.
     pub mtu_bytes: u32,
+    /// Segments of the largest super-frame the container sends; `None`: as many as the kernel likes.
+    pub gso_max_segs: Option<u32>,
 }
 
 /// A container's two links, as the CNI result names them.
@@ -260,13 +262,18 @@ fn create_pair(
     spec: &ContainerSpec,
     links: &ContainerLinks,
 ) -> Result<(), SetupError> {
-    let end = |name, mac| VethEnd {
+    let end = |name, mac, gso_max_segs| VethEnd {
         name,
         mac,
         mtu_bytes: spec.mtu_bytes,
+        gso_max_segs,
     };
-    let host = end(&links.host_name, links.host_mac);
-    let container = end(&links.container_name, links.container_mac);
+    let host = end(&links.host_name, links.host_mac, None);
+    let container = end(
+        &links.container_name,
+        links.container_mac,
+        spec.gso_max_segs,
+    );
     netlink
         .create_veth(&host, &container, &spec.namespace)
         .map_err(|error| {

@@ -101,6 +101,8 @@ pub struct VethEnd<'a> {
     pub mac: MacAddr,
     /// Its MTU.
     pub mtu_bytes: u32,
+    /// Segments of the largest super-frame it may be given (IFLA_GSO_MAX_SEGS); `None`: as many as the kernel likes.
+    pub gso_max_segs: Option<u32>,
 }
 
 /// IFF_* flags; displayed as `ip link` does, in its order.
@@ -314,6 +316,8 @@ fn veth_message(end: &VethEnd<'_>) -> LinkMessage {
         LinkAttribute::Mtu(end.mtu_bytes),
         LinkAttribute::Address(end.mac.octets().to_vec()),
     ];
+    let gso_max_segs = end.gso_max_segs.map(LinkAttribute::GsoMaxSegs);
+    message.attributes.extend(gso_max_segs);
     message
 }
 

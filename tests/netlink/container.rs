@@ -18,6 +18,7 @@ fn spec(container: &Ns, address: Ipv4Addr) -> ContainerSpec {
         namespace: Namespace::clone(&container.namespace),
         ifname: "eth0".to_owned(),
         mtu_bytes: 1410,
+        gso_max_segs: Some(45),
     }
 }
 

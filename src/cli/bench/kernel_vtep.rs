@@ -21,7 +21,7 @@ pub(super) fn set_up([a, b]: &[Place; 2]) -> Result<(), SetupError> {
         let label = here.host.label();
         make(&mut Netlink::open_in(&here.host)?, here.plan, there.plan)
             .map_err(|error| error.setup("set up kernel VXLAN device in", label))?;
-        here.add_container(MTU_BYTES)?;
+        here.add_container(MTU_BYTES, None)?;
     }
     Ok(())
 }

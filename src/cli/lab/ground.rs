@@ -90,16 +90,21 @@ impl Place {
         }
     }
 
-    /// Wires the container to the cell, which must have a route to the overlay by then.
+    /// Wires the container to the cell, which must have a route to the overlay by then. `gso_max_segs` as of a [`ContainerSpec`].
     ///
     /// # Errors
     /// The step that failed.
-    pub(in crate::cli) fn add_container(&self, mtu_bytes: u32) -> Result<(), SetupError> {
+    pub(in crate::cli) fn add_container(
+        &self,
+        mtu_bytes: u32,
+        gso_max_segs: Option<u32>,
+    ) -> Result<(), SetupError> {
         let spec = ContainerSpec {
             address: self.plan.container,
             namespace: (*self.container).clone(),
             ifname: CONTAINER_LINK.to_owned(),
             mtu_bytes,
+            gso_max_segs,
         };
         self.host.run(|| container::add(&spec))?.map(drop)
     }
@@ -138,6 +143,7 @@ fn join_underlay([a, b]: &[Place; 2]) -> Result<(), SetupError> {
         name: UNDERLAY_LINK,
         mac: underlay_mac(plan.underlay),
         mtu_bytes: UNDERLAY_MTU_BYTES,
+        gso_max_segs: None,
     };
     Netlink::open_in(&a.host)?
         .create_veth(&end(a.plan), &end(b.plan), &b.host)

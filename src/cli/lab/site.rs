@@ -16,6 +16,7 @@ use crate::control::Client;
 use crate::control::protocol::Request;
 use crate::control::rows::LinkRow;
 use crate::error::SetupError;
+use crate::io::run_max_segs;
 use crate::netlink::Netlink;
 
 /// One cell, up and running. Dropped in this order: the daemon goes before its namespace.
@@ -54,7 +55,8 @@ impl Site {
         for cell in &mut cells {
             cell.daemon.wait_until_ready(interrupt)?;
             let link: LinkRow = cell.client()?.call(&Request::Link)?;
-            cell.place.add_container(link.mtu)?;
+            let gso_max_segs = Some(run_max_segs(link.mtu));
+            cell.place.add_container(link.mtu, gso_max_segs)?;
         }
         Ok(Self { cells })
     }

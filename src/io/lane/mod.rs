@@ -17,6 +17,7 @@ use crate::drop_reason::DropReason;
 use crate::tables::{Peer, Tables};
 use egress::Egress;
 use ingress::Ingress;
+pub use outbox::run_max_segs;
 
 /// Packets of one direction before the other has its turn, and before the snapshot is loaded anew: the time one direction can keep
 /// the other waiting is that of 64 packets, about a tenth of a millisecond.

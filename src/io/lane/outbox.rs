@@ -9,6 +9,15 @@ use super::BATCH;
 use super::sender::{Hop, Sender};
 use crate::io::arena::{Arena, Packet};
 use crate::io::{Run, Underlay};
+use crate::wire::{ethernet, vxlan};
+
+/// Segments of the largest super-frame that one send holds where the TAP's MTU is `mtu_bytes`. A container whose link has it as its
+/// `gso_max_segs` never makes one that takes a second, nearly empty send.
+#[must_use]
+pub fn run_max_segs(mtu_bytes: u32) -> u32 {
+    let datagram_len = vxlan::HEADER_LEN + ethernet::HEADER_LEN + mtu_bytes as usize;
+    (RUN_BYTES_MAX / datagram_len).clamp(1, RUN_MAX) as u32
+}
 
 /// Datagrams in one send. Kernels before 6.9 take no more (`UDP_MAX_SEGMENTS`).
 pub(super) const RUN_MAX: usize = 64;
@@ -100,5 +109,17 @@ impl<'t> Outbox<'t> {
             }
         }
         run
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_what_one_send_takes() {
+        for (mtu_bytes, segments) in [(1450, 44), (1410, 45), (8950, 7), (576, 64), (65_485, 1)] {
+            assert_eq!(run_max_segs(mtu_bytes), segments, "{mtu_bytes}");
+        }
     }
 }
