@@ -8,6 +8,7 @@ pub(in crate::cli) mod connection;
 pub(in crate::cli) mod daemon;
 pub(in crate::cli) mod ground;
 pub(in crate::cli) mod interrupt;
+pub(in crate::cli) mod process;
 pub(in crate::cli) mod scratch;
 pub(in crate::cli) mod site;
 
