@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::control::default_socket_path;
 
-pub use bench::{BenchArgs, BenchSubject, BenchWire, VtepSetting};
+pub use bench::{BenchArgs, BenchRival, BenchSubject, BenchWire, VtepSetting};
 
 /// What a veth takes (`ETH_MIN_MTU`, `ETH_MAX_MTU` in the kernel, which refuses the rest with a bare EINVAL).
 const VETH_MTU_BYTES: RangeInclusive<i64> = 68..=65_535;

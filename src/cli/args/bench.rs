@@ -19,6 +19,9 @@ pub struct BenchArgs {
     /// How often to measure everything [default: 5; with --quick: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub rounds: Option<u32>,
+    /// Measure another dataplane too
+    #[arg(long, value_name = "WHICH")]
+    pub against: Option<BenchRival>,
     /// Measure only this; may be given again
     #[arg(long, value_name = "WHAT")]
     pub only: Vec<BenchSubject>,
@@ -28,6 +31,13 @@ pub struct BenchArgs {
     /// A key of the daemons' `[vtep]` and its value, as in `--set lanes=1`; may be given again
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<VtepSetting>,
+}
+
+/// Whom else `bench` can measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BenchRival {
+    /// Open vSwitch's userspace datapath, where it is installed
+    Ovs,
 }
 
 /// What `bench` can measure.
@@ -142,7 +152,13 @@ mod tests {
         assert_eq!(args.only, [BenchSubject::Tcp, BenchSubject::Rtt]);
         assert_eq!(args.wire, Some(BenchWire::Mtu));
         assert_eq!(args.set.len(), 2);
-        for wrong in ["--only quic", "--wire jumbo", "--set lanes", "--rounds 0"] {
+        for wrong in [
+            "--only quic",
+            "--wire jumbo",
+            "--against vpp",
+            "--set lanes",
+            "--rounds 0",
+        ] {
             let error = parse(wrong).expect_err(wrong);
             assert_eq!(error.exit_code(), 2, "{wrong}");
         }

@@ -4,15 +4,16 @@ use nix::errno::Errno;
 use serde::Serialize;
 
 use super::kernel_vtep;
+use super::ovs::{self, Switch};
 use super::wire::Wire;
-use crate::cli::args::VtepSetting;
+use crate::cli::args::{BenchRival, VtepSetting};
 use crate::cli::lab::LabError;
 use crate::cli::lab::ground::{self, CellPlan, End, Place};
 use crate::cli::lab::interrupt::Interrupt;
 use crate::cli::lab::scratch::Scratch;
 use crate::cli::lab::site::Site;
 use crate::error::SetupError;
-use crate::netlink::{NamedNamespace, Netlink};
+use crate::netlink::{NamedNamespace, Netlink, NetlinkError};
 
 /// Who carries the packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -22,6 +23,8 @@ pub(super) enum Dataplane {
     Kernel,
     /// `silk-vtep run`, this very executable.
     SilkVtep,
+    /// Open vSwitch's userspace datapath.
+    Ovs,
 }
 
 impl Dataplane {
@@ -30,6 +33,7 @@ impl Dataplane {
         match self {
             Self::Kernel => "kernel",
             Self::SilkVtep => "silk-vtep",
+            Self::Ovs => "ovs",
         }
     }
 }
@@ -55,6 +59,7 @@ pub(super) struct Bed {
 enum Carrier {
     Kernel(Box<[Place; 2]>),
     Daemons(Box<Site>),
+    Switches(Box<[Switch; 2]>),
 }
 
 impl Bed {
@@ -73,6 +78,7 @@ impl Bed {
         let places = ground::lay(&mut scratch, [PLAN_A, PLAN_B])?;
         wire.apply(&places)?;
         let carrier = match dataplane {
+            Dataplane::Ovs => Carrier::Switches(switches(places, &scratch, interrupt)?),
             Dataplane::Kernel => {
                 kernel_vtep::set_up(&places)?;
                 Carrier::Kernel(Box::new(places))
@@ -93,6 +99,7 @@ impl Bed {
                 let [a, b] = &site.cells;
                 [a.place.end(), b.place.end()]
             }
+            Carrier::Switches(switches) => ends(switches),
         }
     }
 
@@ -101,17 +108,19 @@ impl Bed {
         match &self.carrier {
             Carrier::Kernel(_) => Vec::new(),
             Carrier::Daemons(site) => site.cells.iter().map(|cell| cell.daemon.pid()).collect(),
+            Carrier::Switches(switches) => switches.iter().flat_map(Switch::pids).collect(),
         }
     }
 
     /// Whether everything that should run still does: what ended explains whatever its absence led to.
     ///
     /// # Errors
-    /// The first daemon that ended, with the last thing it said.
+    /// The first process that ended, with the last thing it said.
     pub(super) fn check(&mut self) -> Result<(), SetupError> {
         match &mut self.carrier {
             Carrier::Kernel(_) => Ok(()),
             Carrier::Daemons(site) => site.check_daemons(),
+            Carrier::Switches(switches) => switches.iter_mut().try_for_each(Switch::check),
         }
     }
 
@@ -124,12 +133,44 @@ impl Bed {
         match carrier {
             Carrier::Kernel(places) => drop(places),
             Carrier::Daemons(site) => site.close()?,
+            Carrier::Switches(switches) => {
+                let [a, b] = switches.map(Switch::stop);
+                a.and(b)?;
+            }
         }
         match &scratch.left_behind()?[..] {
             [] => Ok(()),
             left => Err(SetupError::new("remove", left.join(" "), "still there")),
         }
     }
+}
+
+fn switches(
+    [a, b]: [Place; 2],
+    scratch: &Scratch,
+    interrupt: &Interrupt,
+) -> Result<Box<[Switch; 2]>, LabError> {
+    let (to_a, to_b) = (a.plan, b.plan);
+    let a = Switch::start(a, to_b, scratch, interrupt)?;
+    let b = Switch::start(b, to_a, scratch, interrupt)?;
+    let switches = Box::new([a, b]);
+    ovs::await_path(ends(&switches), interrupt)?;
+    Ok(switches)
+}
+
+fn ends(switches: &[Switch; 2]) -> [End<'_>; 2] {
+    switches.each_ref().map(|switch| switch.place().end())
+}
+
+/// Those to be measured, in the order of the table: the kernel where it has a VXLAN device, and ourselves always.
+pub(super) fn chosen(kernel_has_vxlan: bool, against: Option<BenchRival>) -> Vec<Dataplane> {
+    let kernel = kernel_has_vxlan.then_some(Dataplane::Kernel);
+    let rival = against.map(|BenchRival::Ovs| Dataplane::Ovs);
+    kernel
+        .into_iter()
+        .chain([Dataplane::SilkVtep])
+        .chain(rival)
+        .collect()
 }
 
 /// Whether this kernel has a VXLAN device: tried in a namespace of its own.
@@ -140,9 +181,44 @@ pub(super) fn kernel_has_vxlan() -> Result<bool, SetupError> {
     let mut scratch = Scratch::claim("bench")?;
     let probe: NamedNamespace = scratch.namespace("probe")?;
     let made = Netlink::open_in(&probe)?.create_vxlan(&kernel_vtep::spec(PLAN_A));
+    is_supported(made).map_err(|error| error.setup("create VXLAN device in", probe.label()))
+}
+
+/// EOPNOTSUPP: there is no such kind of link (`rtnl_newlink`), nor a module that has it.
+fn is_supported(made: Result<(), NetlinkError>) -> Result<bool, NetlinkError> {
     match made {
         Ok(()) => Ok(true),
         Err(error) if error.errno() == Some(Errno::EOPNOTSUPP) => Ok(false),
-        Err(error) => Err(error.setup("create VXLAN device in", probe.label())),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(errno: Errno) -> NetlinkError {
+        NetlinkError::Refused {
+            request: "RTM_NEWLINK",
+            errno,
+            explanation: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_kernel_without_vxlan_is_told_from_one_that_refuses() {
+        assert_eq!(is_supported(Ok(())), Ok(true));
+        assert_eq!(is_supported(Err(refused(Errno::EOPNOTSUPP))), Ok(false));
+        let denied = refused(Errno::EPERM);
+        assert_eq!(is_supported(Err(denied.clone())), Err(denied));
+    }
+
+    #[test]
+    fn without_the_kernels_device_we_are_measured_all_the_same() {
+        use Dataplane::{Kernel, Ovs, SilkVtep};
+        assert_eq!(chosen(true, None), [Kernel, SilkVtep]);
+        assert_eq!(chosen(false, None), [SilkVtep]);
+        assert_eq!(chosen(false, Some(BenchRival::Ovs)), [SilkVtep, Ovs]);
+        assert_eq!(chosen(true, Some(BenchRival::Ovs)), [Kernel, SilkVtep, Ovs]);
     }
 }

@@ -7,10 +7,11 @@ use crate::wire::MacAddr;
 
 /// Outer Ethernet, IPv4, UDP and VXLAN headers: what the kernel takes off the underlay's MTU by itself.
 const OVERHEAD_BYTES: u32 = 50;
-const VNI: u32 = 1;
-const PORT: u16 = 4789;
-const OVERLAY_PREFIX_LENGTH: u8 = 16;
-const MTU_BYTES: u32 = UNDERLAY_MTU_BYTES - OVERHEAD_BYTES;
+pub(super) const VNI: u32 = 1;
+pub(super) const PORT: u16 = 4789;
+pub(super) const OVERLAY_PREFIX_LENGTH: u8 = 16;
+/// Of the overlay.
+pub(super) const MTU_BYTES: u32 = UNDERLAY_MTU_BYTES - OVERHEAD_BYTES;
 
 /// Makes both devices and wires the containers.
 ///

@@ -16,6 +16,8 @@ mod machine;
 mod measure;
 mod meter;
 mod notes;
+mod offloads;
+mod ovs;
 mod pacer;
 mod plan;
 mod plot;
@@ -36,7 +38,7 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::cli::CliError;
-use crate::cli::args::{BenchArgs, VtepSetting};
+use crate::cli::args::{BenchArgs, BenchRival, VtepSetting};
 use crate::cli::lab::interrupt::Interrupt;
 use crate::cli::lab::{LabError, configuration};
 use crate::cli::words::UsageError;
@@ -44,6 +46,7 @@ use crate::error::errno;
 use dataplane::{Bed, Dataplane};
 use exercise::{Exercise, Setting};
 use machine::Machine;
+use ovs::Programs;
 use plan::Plan;
 use progress::Progress;
 use results::{Occasion, Results};
@@ -55,6 +58,14 @@ use wire::Wire;
 /// [`CliError::Usage`] if the daemons would refuse what is to be set; [`CliError::Failed`] with what failed first. All was removed by then as far as it could be.
 pub fn run(args: &BenchArgs, json: bool) -> Result<(), CliError> {
     configuration::check(&args.set).map_err(wrong_setting)?;
+    let ovs_version = match args.against {
+        Some(BenchRival::Ovs) => Some(
+            Programs::find()
+                .and_then(|ovs| ovs.version())
+                .map_err(failed)?,
+        ),
+        None => None,
+    };
     // Before a quarter of an hour of work for nothing.
     let page = args
         .html
@@ -64,6 +75,8 @@ pub fn run(args: &BenchArgs, json: bool) -> Result<(), CliError> {
     let bench = Bench {
         plan: Plan::new(args),
         settings: args.set.clone(),
+        against: args.against,
+        ovs_version,
         machine: Machine::read(),
     };
     let outcome = bench.run().map_err(failed)?;
@@ -124,6 +137,10 @@ struct Bench {
     plan: Plan,
     /// What our daemons are told besides.
     settings: Vec<VtepSetting>,
+    /// Whom else to measure.
+    against: Option<BenchRival>,
+    /// And of which version it is.
+    ovs_version: Option<String>,
     machine: Machine,
 }
 
@@ -136,12 +153,12 @@ struct Outcome {
 impl Bench {
     fn run(&self) -> Result<Outcome, LabError> {
         let interrupt = Interrupt::on_signals()?;
-        let dataplanes = match dataplane::kernel_has_vxlan()? {
-            true => vec![Dataplane::Kernel, Dataplane::SilkVtep],
-            false => vec![Dataplane::SilkVtep],
-        };
+        let dataplanes = dataplane::chosen(dataplane::kernel_has_vxlan()?, self.against);
         let mut progress = Progress::new(self.plan.steps() * dataplanes.len());
         progress.say(self.heading());
+        if !dataplanes.contains(&Dataplane::Kernel) {
+            progress.say(notes::NO_KERNEL_VXLAN);
+        }
         let mut outcome = Outcome {
             dataplanes,
             results: Results::default(),
@@ -252,6 +269,7 @@ impl Bench {
             "plan": self.plan,
             "set": self.set(),
             "dataplanes": outcome.dataplanes,
+            "ovs_version": self.ovs_version,
             "samples_taken": taken,
             "samples_void": void,
             "results": outcome.results.json(),
@@ -270,12 +288,14 @@ impl Bench {
     }
 
     fn notes(&self, outcome: &Outcome) -> Vec<String> {
-        notes::all(
+        let mut notes = notes::all(
             &self.plan,
             &self.machine,
             &outcome.dataplanes,
             &outcome.results,
-        )
+        );
+        notes.extend(self.ovs_version.as_deref().map(notes::ovs));
+        notes
     }
 }
 
@@ -288,8 +308,30 @@ fn shown(settings: &[VtepSetting]) -> String {
 /// Who begins changes from round to round, so that it gives nobody an advantage.
 fn turn(dataplanes: &[Dataplane], round: u32) -> Vec<Dataplane> {
     let mut turn = dataplanes.to_vec();
-    if round.is_multiple_of(2) {
-        turn.reverse();
-    }
+    let first = (round as usize).saturating_sub(1) % turn.len().max(1);
+    turn.rotate_left(first);
     turn
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_dataplane_begins_in_its_turn() {
+        use Dataplane::{Kernel, Ovs, SilkVtep};
+        let firsts = |dataplanes: &[Dataplane]| {
+            let first = |round| turn(dataplanes, round)[0];
+            [1, 2, 3, 4].map(first)
+        };
+        assert_eq!(
+            firsts(&[Kernel, SilkVtep]),
+            [Kernel, SilkVtep, Kernel, SilkVtep]
+        );
+        assert_eq!(
+            firsts(&[Kernel, SilkVtep, Ovs]),
+            [Kernel, SilkVtep, Ovs, Kernel]
+        );
+        assert_eq!(firsts(&[SilkVtep]), [SilkVtep; 4]);
+    }
 }

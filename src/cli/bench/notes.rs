@@ -9,6 +9,9 @@ use super::round_trip;
 use super::table::number;
 use crate::cli::args::BenchSubject;
 
+/// Why there is no ratio.
+pub(super) const NO_KERNEL_VXLAN: &str =
+    "this kernel has no VXLAN device to compare with: silk-vtep is measured without a ratio";
 /// A kernel sender's nature, which a comparison must not hide.
 const INLINE_SENDER: &str = "a kernel device's sender does the work of the whole path inline, and so throttles itself: \
      where it cannot offer more nothing is lost either, and its zero-loss and saturated rates are what one sending \
@@ -37,10 +40,7 @@ pub(super) fn all(
             !machine.optimized,
             "DEBUG BUILD: the figures say nothing; build with --release".to_owned(),
         ),
-        (
-            !compared,
-            "this kernel has no VXLAN device: measured alone, without a ratio".to_owned(),
-        ),
+        (!compared, NO_KERNEL_VXLAN.to_owned()),
         (
             plan.quick,
             "--quick: short and few measurements, for a first look".to_owned(),
@@ -65,6 +65,15 @@ pub(super) fn all(
         .collect();
     notes.extend(found(results));
     notes
+}
+
+/// How Open vSwitch was used.
+pub(super) fn ovs(version: &str) -> String {
+    format!(
+        "ovs: Open vSwitch {version}, userspace datapath (netdev) over AF_PACKET. It takes neither partial checksums nor \
+         super-frames from a veth, so its containers send without offloads; and it carries no group ids, which nobody sends \
+         here: the VXLAN header is the same for all. Its containers are on one switched network, where those of the others are routed"
+    )
 }
 
 /// What only the results tell.
@@ -187,12 +196,12 @@ mod tests {
     fn alone_is_said_and_compared_explained() {
         let alone = notes("", &[Dataplane::SilkVtep]);
         assert!(
-            alone.contains("no VXLAN device") && !alone.contains("inline"),
+            alone.contains(NO_KERNEL_VXLAN) && !alone.contains("inline"),
             "{alone}"
         );
         let compared = notes("", &[Dataplane::Kernel, Dataplane::SilkVtep]);
         assert!(
-            compared.contains("inline") && !compared.contains("no VXLAN device"),
+            compared.contains("inline") && !compared.contains(NO_KERNEL_VXLAN),
             "{compared}"
         );
     }

@@ -16,8 +16,12 @@ const FONT: (&str, u32) = ("sans-serif", 12);
 const MARGIN: u32 = 10;
 const LABELS_WIDTH: u32 = 56;
 const LABELS_HEIGHT: u32 = 40;
-/// Of the room that one group has, what each of two bars takes.
-const BAR_WIDTH: f64 = 0.32;
+/// Of the room that one group has, what all its bars take.
+const BARS_WIDTH: f64 = 0.72;
+/// And what one of them takes at most.
+const BAR_WIDTH_MAX: f64 = 0.32;
+/// Between two bars.
+const GAP_WIDTH: f64 = 0.015;
 /// Room above the highest value.
 const HEADROOM: f64 = 1.08;
 
@@ -151,20 +155,22 @@ where
         .draw()?;
     for (group, center) in groups.iter().zip(0_u32..) {
         let count = group.figures.len() as f64;
+        let width = (BARS_WIDTH / count).min(BAR_WIDTH_MAX);
         for ((dataplane, summary), place) in group.figures.iter().zip(0_u32..) {
-            let left = f64::from(center) + (f64::from(place) - count / 2.0) * BAR_WIDTH;
-            draw_figure(&mut chart, *dataplane, summary, left, scale)?;
+            let left = f64::from(center) + (f64::from(place) - count / 2.0) * width;
+            let place = (left, left + width);
+            draw_figure(&mut chart, *dataplane, summary, place, scale)?;
         }
     }
     Ok(())
 }
 
-/// A bar or a mark at the median, and a line from minimum to maximum.
+/// A bar or a mark at the median, and a line from minimum to maximum, between `left` and `right`.
 fn draw_figure<X, Y>(
     chart: &mut ChartContext<'_, SVGBackend<'_>, Cartesian2d<X, Y>>,
     dataplane: Dataplane,
     summary: &Summary,
-    left: f64,
+    (left, right): (f64, f64),
     scale: Scale,
 ) -> Result<(), DrawError>
 where
@@ -172,10 +178,10 @@ where
     Y: Ranged<ValueType = f64>,
 {
     let color = color(dataplane);
-    let center = left + BAR_WIDTH / 2.0;
+    let center = f64::midpoint(left, right);
     match scale {
         Scale::Linear => {
-            let corners = [(left, 0.0), (left + BAR_WIDTH * 0.95, summary.median)];
+            let corners = [(left, 0.0), (right - GAP_WIDTH, summary.median)];
             chart.draw_series([Rectangle::new(corners, color.mix(0.8).filled())])?;
         }
         Scale::Log => {
@@ -191,6 +197,7 @@ fn color(dataplane: Dataplane) -> RGBColor {
     match dataplane {
         Dataplane::Kernel => RGBColor(0x5b, 0x7f, 0xa6),
         Dataplane::SilkVtep => RGBColor(0xe0, 0x7b, 0x39),
+        Dataplane::Ovs => RGBColor(0x7a, 0xa3, 0x5c),
     }
 }
 

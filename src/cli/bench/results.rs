@@ -96,6 +96,14 @@ pub(super) struct Row {
     pub(super) summaries: BTreeMap<Dataplane, Summary>,
 }
 
+/// How a dataplane compares with the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(super) struct Ratio {
+    pub(super) value: f64,
+    /// One of the two medians has no sample that counts.
+    pub(super) void: bool,
+}
+
 impl Results {
     /// Adds what one exercise found; `payload_bytes` are those of its curve, if it has one.
     pub(super) fn add(
@@ -236,8 +244,10 @@ impl Results {
     fn row_json(&self, row: &Row) -> Value {
         let mut dataplanes = Map::new();
         for (dataplane, samples) in &self.series[&(row.wire, row.measure)] {
-            let summary = row.summaries.get(dataplane);
-            let value = json!({ "summary": summary, "samples": samples });
+            let mut value = json!({ "summary": row.summaries.get(dataplane), "samples": samples });
+            if let Some(ratio) = row.ratio(*dataplane) {
+                value["ratio"] = json!(ratio);
+            }
             dataplanes.insert(dataplane.name().to_owned(), value);
         }
         json!({
@@ -246,22 +256,22 @@ impl Results {
             "unit": row.measure.unit(),
             "better": row.measure.better().name(),
             "dataplanes": dataplanes,
-            "ratio": row.ratio(),
-            "ratio_void": row.is_void(),
         })
     }
 }
 
 impl Row {
-    /// Our median over the kernel's; `None` if one of them is missing, or the kernel's is nothing.
-    pub(super) fn ratio(&self) -> Option<f64> {
-        let median = |dataplane| {
-            self.summaries
-                .get(&dataplane)
-                .map(|summary: &Summary| summary.median)
-        };
-        let ratio = median(Dataplane::SilkVtep)? / median(Dataplane::Kernel)?;
-        ratio.is_finite().then_some(ratio)
+    /// A dataplane's median over the kernel's; `None` for the kernel itself, if one of them is missing, or the kernel's
+    /// is nothing.
+    pub(super) fn ratio(&self, dataplane: Dataplane) -> Option<Ratio> {
+        let kernel = self.summaries.get(&Dataplane::Kernel)?;
+        let ours = self.summaries.get(&dataplane)?;
+        let value = ours.median / kernel.median;
+        let is_one = dataplane != Dataplane::Kernel && value.is_finite();
+        is_one.then_some(Ratio {
+            value,
+            void: kernel.void || ours.void,
+        })
     }
 
     /// One of the medians has no sample that counts.
@@ -369,7 +379,14 @@ mod tests {
             &[(8.0, 0.0), (10.0, 0.0), (30.0, 0.0)],
             &[(5.0, 0.0), (6.0, 0.0)],
         ));
-        assert_eq!(row.ratio(), Some(0.55));
+        assert_eq!(
+            row.ratio(Dataplane::SilkVtep),
+            Some(Ratio {
+                value: 0.55,
+                void: false
+            })
+        );
+        assert_eq!(row.ratio(Dataplane::Kernel), None);
         let kernel = row.summaries[&Dataplane::Kernel];
         assert_eq!((kernel.median, kernel.min, kernel.max), (10.0, 8.0, 30.0));
     }
@@ -393,6 +410,10 @@ mod tests {
             (2.0, 0, 2, true)
         );
         assert!(row.is_void());
+        assert!(
+            row.ratio(Dataplane::SilkVtep)
+                .is_some_and(|ratio| ratio.void)
+        );
     }
 
     #[test]
@@ -401,17 +422,24 @@ mod tests {
         assert_eq!(results.void(), (1, 3));
         let json = results.json();
         assert_eq!(json[0]["dataplanes"]["kernel"]["samples"][1]["void"], true);
-        assert_eq!(json[0]["ratio"], 0.5);
+        assert_eq!(json[0]["dataplanes"]["silk-vtep"]["ratio"]["value"], 0.5);
         assert_eq!(json[0]["measure"], "tcp-1-out-rate");
     }
 
     #[test]
     fn alone_a_dataplane_has_no_ratio() {
-        assert_eq!(only_row(&results(&[], &[(5.0, 0.0)])).ratio(), None);
-        assert_eq!(
-            only_row(&results(&[(0.0, 0.0)], &[(5.0, 0.0)])).ratio(),
-            None
-        );
+        let ratio = |kernel| only_row(&results(kernel, &[(5.0, 0.0)])).ratio(Dataplane::SilkVtep);
+        assert_eq!(ratio(&[]), None);
+        assert_eq!(ratio(&[(0.0, 0.0)]), None);
+    }
+
+    #[test]
+    fn the_middle_of_an_even_number_is_between_two() {
+        assert_eq!(median(&[]), None);
+        assert_eq!(median(&[3.0]), Some(3.0));
+        assert_eq!(median(&[1.0, 3.0]), Some(2.0));
+        assert_eq!(median(&[1.0, 2.0, 9.0]), Some(2.0));
+        assert_eq!(median(&[1.0, 2.0, 4.0, 9.0]), Some(3.0));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use super::dataplane::Dataplane;
-use super::results::{Results, Row, Summary};
+use super::results::{Ratio, Results, Row, Summary};
 use super::wire::Wire;
 
 const VOID_MARK: &str = "*";
@@ -38,35 +38,56 @@ pub(super) fn lines(rows: &[&Row]) -> Vec<Vec<String>> {
         .iter()
         .flat_map(|row| row.summaries.keys().copied())
         .collect();
+    let columns = columns(&dataplanes);
     let mut head = ["", "unit", "better"].map(str::to_owned).to_vec();
-    head.extend(
-        dataplanes
-            .iter()
-            .map(|dataplane| dataplane.name().to_owned()),
-    );
-    if dataplanes.len() > 1 {
-        head.push("ratio".to_owned());
-    }
+    head.extend(columns.iter().map(|column| column.head().to_owned()));
     let mut lines = vec![head];
-    lines.extend(rows.iter().map(|row| line(row, &dataplanes)));
+    lines.extend(rows.iter().map(|row| line(row, &columns)));
     lines
 }
 
-fn line(row: &Row, dataplanes: &BTreeSet<Dataplane>) -> Vec<String> {
+/// What stands under one another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Column {
+    Summary(Dataplane),
+    Ratio(Dataplane),
+}
+
+/// A column for each dataplane, and after each that can be compared with the kernel its ratio.
+fn columns(dataplanes: &BTreeSet<Dataplane>) -> Vec<Column> {
+    let compared = dataplanes.contains(&Dataplane::Kernel);
+    let mut columns = Vec::new();
+    for &dataplane in dataplanes {
+        columns.push(Column::Summary(dataplane));
+        if compared && dataplane != Dataplane::Kernel {
+            columns.push(Column::Ratio(dataplane));
+        }
+    }
+    columns
+}
+
+impl Column {
+    fn head(self) -> &'static str {
+        match self {
+            Self::Summary(dataplane) => dataplane.name(),
+            Self::Ratio(_) => "ratio",
+        }
+    }
+
+    /// `None` if there is no such figure.
+    fn cell(self, row: &Row) -> Option<String> {
+        match self {
+            Self::Summary(dataplane) => row.summaries.get(&dataplane).map(cell),
+            Self::Ratio(dataplane) => row.ratio(dataplane).map(ratio_cell),
+        }
+    }
+}
+
+fn line(row: &Row, columns: &[Column]) -> Vec<String> {
     let mut cells = vec![row.measure.label()];
     cells.extend([row.measure.unit(), row.measure.better().word()].map(str::to_owned));
-    let summary = |dataplane| {
-        row.summaries
-            .get(dataplane)
-            .map_or_else(|| "-".to_owned(), cell)
-    };
-    cells.extend(dataplanes.iter().map(summary));
-    if dataplanes.len() > 1 {
-        cells.push(
-            row.ratio()
-                .map_or_else(|| "-".to_owned(), |ratio| ratio_cell(ratio, row)),
-        );
-    }
+    let cell = |column: &Column| column.cell(row).unwrap_or_else(|| "-".to_owned());
+    cells.extend(columns.iter().map(cell));
     cells
 }
 
@@ -92,9 +113,9 @@ fn cell(summary: &Summary) -> String {
     cell
 }
 
-fn ratio_cell(ratio: f64, row: &Row) -> String {
-    let mark = if row.is_void() { VOID_MARK } else { "" };
-    format!("{}{mark}", number(ratio))
+fn ratio_cell(ratio: Ratio) -> String {
+    let mark = if ratio.void { VOID_MARK } else { "" };
+    format!("{}{mark}", number(ratio.value))
 }
 
 /// Three digits that count.
@@ -139,6 +160,20 @@ mod tests {
     fn numbers_have_three_digits_that_count() {
         let shown = [157.3, 15.31, 9.806, 0.1349, 0.0].map(number);
         assert_eq!(shown, ["157", "15.3", "9.81", "0.135", "0"]);
+    }
+
+    #[test]
+    fn each_but_the_kernel_has_its_ratio_beside_it() {
+        use Dataplane::{Kernel, Ovs, SilkVtep};
+        let heads = |dataplanes: &[Dataplane]| {
+            let columns = columns(&dataplanes.iter().copied().collect());
+            columns.into_iter().map(Column::head).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            heads(&[SilkVtep, Ovs, Kernel]),
+            ["kernel", "silk-vtep", "ratio", "ovs", "ratio"]
+        );
+        assert_eq!(heads(&[SilkVtep, Ovs]), ["silk-vtep", "ovs"]);
     }
 
     #[test]

@@ -1,13 +1,11 @@
 //! The underlay's veth pair as two kinds of wire.
 
-use std::net::UdpSocket;
-
 use serde::Serialize;
 
+use super::offloads;
 use crate::cli::args::BenchWire;
 use crate::cli::lab::ground::{Place, UNDERLAY_LINK};
-use crate::error::{SetupError, errno};
-use crate::sys::ethtool;
+use crate::error::SetupError;
 
 /// How large the pieces are that the underlay passes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -69,47 +67,9 @@ impl Wire {
     pub(super) fn apply(self, places: &[Place; 2]) -> Result<(), SetupError> {
         match self {
             Self::Super => Ok(()),
-            Self::Mtu => places.iter().try_for_each(|place| {
-                let label = place.host.label();
-                let failed =
-                    |cause: String| SetupError::new("set offloads of eth0 in", label, cause);
-                place.host.run(switch)?.map_err(failed)
-            }),
+            Self::Mtu => places
+                .iter()
+                .try_for_each(|place| offloads::set(&place.host, UNDERLAY_LINK, &MTU_FEATURES)),
         }
-    }
-}
-
-/// Switches the features of the calling thread's `eth0`.
-fn switch() -> Result<(), String> {
-    let named = |call: &str, error: &std::io::Error| format!("{call}: {}", errno(error));
-    // Any socket will do: what counts is its namespace.
-    let socket = UdpSocket::bind("127.0.0.1:0").map_err(|error| named("socket", &error))?;
-    let names = ethtool::feature_names(&socket, UNDERLAY_LINK)
-        .map_err(|error| named("ETHTOOL_GSTRINGS", &error))?;
-    let number = |(wanted, on): (&str, bool)| {
-        let number = names.iter().position(|name| name == wanted);
-        number
-            .map(|number| (number, on))
-            .ok_or_else(|| format!("this kernel has no `{wanted}`"))
-    };
-    let changes = MTU_FEATURES
-        .into_iter()
-        .map(number)
-        .collect::<Result<Vec<_>, _>>()?;
-    ethtool::set_features(&socket, UNDERLAY_LINK, &changes)
-        .map_err(|error| named("ETHTOOL_SFEATURES", &error))?;
-    // The driver may want otherwise: look.
-    let now = ethtool::features(&socket, UNDERLAY_LINK)
-        .map_err(|error| named("ETHTOOL_GFEATURES", &error))?;
-    match changes
-        .iter()
-        .find(|(number, on)| now.get(*number) != Some(on))
-    {
-        None => Ok(()),
-        Some((number, on)) => Err(format!(
-            "`{}` is not {}",
-            names[*number],
-            if *on { "on" } else { "off" }
-        )),
     }
 }

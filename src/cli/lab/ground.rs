@@ -24,7 +24,7 @@ const UNDERLAY_PREFIX_LENGTH: u8 = 16;
 /// The link to the underlay in each cell.
 pub(in crate::cli) const UNDERLAY_LINK: &str = "eth0";
 /// The link in each container.
-const CONTAINER_LINK: &str = "eth0";
+pub(in crate::cli) const CONTAINER_LINK: &str = "eth0";
 /// The VTEP's device, as the configuration has it by default.
 pub(in crate::cli) const VTEP_LINK: &str = "silk-vtep";
 
@@ -163,17 +163,23 @@ fn bring_up(plan: &CellPlan, host: &NamedNamespace) -> Result<(), SetupError> {
             "eth0 is gone",
         ));
     };
-    let address = Address {
-        interface: link.index,
+    netlink
+        .add_address(&underlay_address(plan, link.index))
+        .map_err(failed)?;
+    netlink.set_up(link.index, true).map_err(failed)
+}
+
+/// The cell's address on the underlay, for the link with number `interface`.
+pub(in crate::cli) fn underlay_address(plan: &CellPlan, interface: u32) -> Address {
+    Address {
+        interface,
         local: plan.underlay.into(),
         peer: None,
         prefix_len: UNDERLAY_PREFIX_LENGTH,
         scope: AddressScope::Global,
         no_prefix_route: false,
         no_dad: false,
-    };
-    netlink.add_address(&address).map_err(failed)?;
-    netlink.set_up(link.index, true).map_err(failed)
+    }
 }
 
 /// Locally administered (02), then the address.
