@@ -417,6 +417,21 @@ mod tests {
     }
 
     #[test]
+    fn a_reading_without_its_load_does_not_count_however_quiet_the_machine() {
+        let mut results = results(&[], &[(7.0, 0.0)]);
+        let mut found = findings(MEASURE, 900.0, 0.0);
+        found.readings[0].void = true;
+        let occasion = Occasion {
+            wire: Wire::Mtu,
+            dataplane: Dataplane::SilkVtep,
+            round: 2,
+        };
+        results.add(occasion, None, found);
+        let ours = only_row(&results).summaries[&Dataplane::SilkVtep];
+        assert_eq!((ours.median, ours.valid, ours.taken), (7.0, 1, 2));
+    }
+
+    #[test]
     fn void_samples_are_counted_and_told() {
         let results = results(&[(10.0, 0.0), (1.0, 0.5)], &[(5.0, 0.0)]);
         assert_eq!(results.void(), (1, 3));

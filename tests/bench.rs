@@ -1,0 +1,148 @@
+//! `silk-vtep bench` as its users run it, the shortest there is: what it prints, and what it leaves behind, also when it is interrupted.
+//!
+//! They need root and /dev/net/tun. Where those are missing they are reported as ignored, with the reason;
+//! `SILK_VTEP_REQUIRE_NETNS=1` makes that a failure. No figure is compared with anything: what a busy machine measures is
+//! nobody's fault.
+
+mod bench {
+    pub(crate) mod report;
+    pub(crate) mod run;
+}
+
+use std::fs::File;
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Completion, Trial};
+use nix::sys::signal::Signal;
+
+use bench::report::Report;
+use bench::run::{self, Run};
+
+/// Anything a test can fail with; its text is what a person reads.
+type Error = Box<dyn std::error::Error + Send + Sync>;
+type Result<T = ()> = std::result::Result<T, Error>;
+
+/// Fails the test with a formatted message unless the condition holds.
+macro_rules! ensure {
+    ($condition:expr, $($message:tt)+) => {
+        let holds: bool = $condition;
+        if !holds {
+            return Err(format!($($message)+).into());
+        }
+    };
+}
+use ensure;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let obstacle = obstacle();
+    let trials = vec![
+        trial("tcp_is_measured_and_told", &obstacle, tcp),
+        trial("udp_is_measured_and_told", &obstacle, udp),
+        trial("round_trips_are_measured_and_told", &obstacle, round_trips),
+        trial("sigint_ends_it_and_nothing_stays", &obstacle, || {
+            interrupted(Signal::SIGINT)
+        }),
+        trial("sigterm_ends_it_and_nothing_stays", &obstacle, || {
+            interrupted(Signal::SIGTERM)
+        }),
+    ];
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// The trial that runs `body` with a /run of its own, or says what stands in its way.
+fn trial(name: &str, obstacle: &Option<String>, body: fn() -> Result) -> Trial {
+    let obstacle = obstacle.clone();
+    Trial::ignorable_test(name, move || match obstacle {
+        None => {
+            run::with_own_run_directory(body).map_err(|error| error.to_string())?;
+            Ok(Completion::Completed)
+        }
+        Some(obstacle) if is_required() => Err(obstacle.into()),
+        Some(obstacle) => Ok(Completion::ignored_with(obstacle)),
+    })
+}
+
+/// What keeps this machine from running them.
+fn obstacle() -> Option<String> {
+    let tried = File::open("/dev/net/tun")
+        .map_err(|error| format!("/dev/net/tun: {error}").into())
+        .and_then(|_| run::with_own_run_directory(|| Ok(())));
+    let error: Error = tried.err()?;
+    Some(format!("needs root and /dev/net/tun: {error}"))
+}
+
+fn is_required() -> bool {
+    std::env::var_os("SILK_VTEP_REQUIRE_NETNS").is_some_and(|value| value == "1")
+}
+
+fn tcp() -> Result {
+    let page = tempfile::NamedTempFile::new()?;
+    let path = page.path().to_str().ok_or("a path that is text")?;
+    let options = format!("--only tcp --set lanes=1 --html {path}");
+    let report = Report::of(&options)?;
+    report.check_heading("tcp")?;
+    ensure!(report.json["set"]["lanes"] == 1, "{}", report.json["set"]);
+    let mut rows = report.rows()?;
+    for streams in [1, 4] {
+        for way in ["out", "back"] {
+            rows.check_positive(&format!("tcp-{streams}-{way}-rate"), "Gbit/s")?;
+            rows.check_positive(&format!("tcp-{streams}-{way}-cpu"), "CPU s/Gbit")?;
+        }
+    }
+    rows.check_no_more()?;
+    let page = std::fs::read_to_string(page.path())?;
+    ensure!(
+        page.contains("<svg") && page.ends_with("</html>\n"),
+        "no whole page: {page}"
+    );
+    ensure!(page.contains("lanes = 1"), "what was set is not told");
+    Ok(())
+}
+
+fn udp() -> Result {
+    let report = Report::of("--only udp")?;
+    report.check_heading("udp")?;
+    let mut rows = report.rows()?;
+    for bytes in [64, 512, 1400] {
+        rows.check_positive(&format!("udp-{bytes}-saturated"), "kpps")?;
+        // A machine that is busy with other things may lose some at any rate.
+        rows.check_not_negative(&format!("udp-{bytes}-zero-loss"), "kpps")?;
+        rows.check_positive(&format!("udp-{bytes}-cpu"), "CPU s/Mpkt")?;
+    }
+    rows.check_no_more()?;
+    report.check_curves(&[64, 512, 1400])
+}
+
+fn round_trips() -> Result {
+    let report = Report::of("--only rtt")?;
+    report.check_heading("rtt")?;
+    let mut rows = report.rows()?;
+    // Half load is half of it.
+    rows.check_positive("udp-64-saturated", "kpps")?;
+    for beside in ["idle", "half-load", "beside-tcp"] {
+        let measure = |what: &str| format!("round-trip-{beside}-{what}");
+        for percentile in ["p50", "p99", "p99.9"] {
+            rows.check_positive(&measure(percentile), "us")?;
+        }
+        rows.check_rising(&["p50", "p99", "p99.9"].map(measure))?;
+        rows.check_not_negative(&measure("lost"), "%")?;
+    }
+    rows.check_no_more()
+}
+
+fn interrupted(signal: Signal) -> Result {
+    let mut run = Run::start("--only tcp")?;
+    // Everything is built by then.
+    run.wait_until_it_says("[1/")?;
+    run.signal(signal)?;
+    let ended = run.wait()?;
+    ensure!(
+        ended.status.code() == Some(1) && ended.stderr.ends_with("bench: interrupted\n"),
+        "{}: {}",
+        ended.status,
+        ended.stderr
+    );
+    ensure!(ended.stdout.is_empty(), "half a report: {}", ended.stdout);
+    run::check_nothing_stayed()
+}
