@@ -60,7 +60,8 @@ pub(super) fn page(
         let (name, description) = (wire.name(), wire.description());
         let _ = write!(
             page,
-            "<h2>Wire <code>{name}</code>: {description}</h2>\n<div class=\"plots\">\n"
+            "<h2>Wire <code>{name}</code>: {description}</h2>\n<p>{}</p>\n<div class=\"plots\">\n",
+            legend(dataplanes, &rows)
         );
         page.push_str(&plots(wire, dataplanes, results, &rows)?);
         let _ = write!(page, "</div>\n{}", figures_table(&rows));
@@ -75,6 +76,15 @@ fn keys(dataplanes: &[Dataplane]) -> String {
         format!("<span class=\"key\" style=\"background: {color}\"></span>{name}")
     };
     dataplanes.iter().map(key).collect()
+}
+
+/// What colours stand for, and that some figures are pale.
+fn legend(dataplanes: &[Dataplane], rows: &[&Row]) -> String {
+    let pale = match rows.iter().any(|row| row.is_void()) {
+        true => "; pale: no sample counts",
+        false => "",
+    };
+    format!("{}{pale}", keys(dataplanes))
 }
 
 fn set(settings: &[VtepSetting]) -> String {
@@ -236,6 +246,10 @@ mod tests {
     }
 
     fn results(dataplanes: &[Dataplane]) -> Results {
+        results_with(dataplanes, 0.0)
+    }
+
+    fn results_with(dataplanes: &[Dataplane], foreign_share: f64) -> Results {
         let mut results = Results::default();
         let reading = |measure, value| Reading {
             measure,
@@ -246,7 +260,7 @@ mod tests {
             seconds: 1.0,
             busy_seconds: 1.0,
             steal_share: 0.0,
-            foreign_share: 0.0,
+            foreign_share,
         };
         for (dataplane, round) in dataplanes
             .iter()
@@ -313,6 +327,19 @@ mod tests {
         ] {
             assert!(!page.contains(outside), "{outside}");
         }
+    }
+
+    #[test]
+    fn what_does_not_count_is_pale_and_that_is_told() {
+        let dataplanes = [Dataplane::SilkVtep];
+        let quiet = results(&dataplanes);
+        assert!(!legend(&dataplanes, &references(&quiet.rows())).contains("pale"));
+        let disturbed = results_with(&dataplanes, 0.5);
+        assert!(legend(&dataplanes, &references(&disturbed.rows())).contains("pale"));
+    }
+
+    fn references(rows: &[Row]) -> Vec<&Row> {
+        rows.iter().collect()
     }
 
     #[test]

@@ -22,6 +22,9 @@ const BARS_WIDTH: f64 = 0.72;
 const BAR_WIDTH_MAX: f64 = 0.32;
 /// Between two bars.
 const GAP_WIDTH: f64 = 0.015;
+/// Of what counts, and of what does not.
+const OPACITY: f64 = 0.9;
+const VOID_OPACITY: f64 = 0.4;
 /// Room above the highest value.
 const HEADROOM: f64 = 1.08;
 
@@ -177,15 +180,16 @@ where
     X: Ranged<ValueType = f64>,
     Y: Ranged<ValueType = f64>,
 {
-    let color = color(dataplane);
+    let opacity = if summary.void { VOID_OPACITY } else { OPACITY };
+    let style = color(dataplane).mix(opacity).filled();
     let center = f64::midpoint(left, right);
     match scale {
         Scale::Linear => {
             let corners = [(left, 0.0), (right - GAP_WIDTH, summary.median)];
-            chart.draw_series([Rectangle::new(corners, color.mix(0.8).filled())])?;
+            chart.draw_series([Rectangle::new(corners, style)])?;
         }
         Scale::Log => {
-            chart.draw_series([Circle::new((center, summary.median), 4, color.filled())])?;
+            chart.draw_series([Circle::new((center, summary.median), 4, style)])?;
         }
     }
     let range = [(center, summary.min), (center, summary.max)];
