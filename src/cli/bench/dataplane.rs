@@ -39,7 +39,7 @@ impl Dataplane {
 }
 
 /// The cells of the demo, both without a group: the kernel's device takes a group from a mark that does not survive the
-/// way out of the container, and both dataplanes are to send the same bytes.
+/// way out of the container, and all dataplanes are to send the same bytes.
 const PLANS: [CellPlan; 2] = {
     let [a, b] = CellPlan::BOTH;
     [CellPlan { group: None, ..a }, CellPlan { group: None, ..b }]

@@ -11,7 +11,7 @@ pub(super) enum Measure {
     UdpSaturated(usize),
     /// The highest rate of them at which none is lost.
     UdpZeroLoss(usize),
-    /// CPU time of the whole machine for them, at half the load that both dataplanes carry.
+    /// CPU time of the whole machine for them, at half the load that all dataplanes carry.
     UdpCpu(usize),
     /// UDP round trips.
     RoundTrip(Beside, Percentile),

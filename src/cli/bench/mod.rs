@@ -3,7 +3,7 @@
 //! Called by the command line. A **bed** is two cells of the `lab` with one dataplane between them on one
 //! wire; an **exercise** is one thing to measure on it, and gives **readings**. In each round and on each wire the beds
 //! of all dataplanes are built afresh and every exercise is done on one and at once on the next, so that whatever
-//! else changes on the machine changes for both. What was disturbed all the same is void.
+//! else changes on the machine changes for all. What was disturbed all the same is void.
 //!
 //! All load comes from threads of this process, whose sockets were made inside the containers.
 
@@ -25,6 +25,7 @@ mod progress;
 mod results;
 mod round_trip;
 mod socket;
+mod summary;
 mod table;
 mod tcp;
 mod udp;

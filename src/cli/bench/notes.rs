@@ -4,8 +4,9 @@ use super::curve;
 use super::dataplane::Dataplane;
 use super::machine::Machine;
 use super::plan::Plan;
-use super::results::{Evenness, Results, Row};
+use super::results::{Evenness, Results};
 use super::round_trip;
+use super::summary::Row;
 use super::table::number;
 use crate::cli::args::BenchSubject;
 

@@ -7,7 +7,8 @@ use plotters::coord::ranged1d::{Ranged, ValueFormatter};
 use plotters::prelude::*;
 
 use super::dataplane::Dataplane;
-use super::results::{Point, Summary};
+use super::results::Point;
+use super::summary::Summary;
 use super::table::number;
 
 /// Width and height of a plot.

@@ -1,4 +1,4 @@
-//! All readings of one run, and what they amount to: medians, ranges, ratios, and which do not count.
+//! All readings of one run, by wire and measure, and the curves.
 
 use std::collections::BTreeMap;
 
@@ -9,6 +9,7 @@ use super::curve::{Limit, Reference, Trials};
 use super::dataplane::Dataplane;
 use super::exercise::Findings;
 use super::measure::Measure;
+use super::summary::{Row, Sample, Summary, median};
 use super::udp::Trial;
 use super::wire::Wire;
 
@@ -41,20 +42,6 @@ pub(super) struct Occasion {
     pub(super) round: u32,
 }
 
-/// A reading of one round.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub(super) struct Sample {
-    /// From 1.
-    pub(super) round: u32,
-    pub(super) value: f64,
-    /// It was disturbed and does not count.
-    pub(super) void: bool,
-    /// Of the machine's CPU time, what the hypervisor gave to others meanwhile.
-    pub(super) steal_share: f64,
-    /// Of the machine's CPU time, what other processes used meanwhile.
-    pub(super) foreign_share: f64,
-}
-
 /// One point of a median curve, in datagrams a second.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Point {
@@ -72,36 +59,6 @@ pub(super) struct Evenness {
     pub(super) late_share: f64,
     /// The longest that one left after its time.
     pub(super) latest_us: f64,
-}
-
-/// What the samples of one dataplane amount to.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub(super) struct Summary {
-    pub(super) median: f64,
-    pub(super) min: f64,
-    pub(super) max: f64,
-    /// Samples that count.
-    pub(super) valid: usize,
-    /// Samples.
-    pub(super) taken: usize,
-    /// No sample counts: the figures are of those that do not, for want of better.
-    pub(super) void: bool,
-}
-
-/// One row of the table.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Row {
-    pub(super) wire: Wire,
-    pub(super) measure: Measure,
-    pub(super) summaries: BTreeMap<Dataplane, Summary>,
-}
-
-/// How a dataplane compares with the kernel.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub(super) struct Ratio {
-    pub(super) value: f64,
-    /// One of the two medians has no sample that counts.
-    pub(super) void: bool,
 }
 
 impl Results {
@@ -198,7 +155,7 @@ impl Results {
             measure,
             summaries: series
                 .iter()
-                .filter_map(|(name, samples)| Some((*name, summary(samples)?)))
+                .filter_map(|(name, samples)| Some((*name, Summary::of(samples)?)))
                 .collect(),
         };
         self.series.iter().map(row).collect()
@@ -260,45 +217,6 @@ impl Results {
     }
 }
 
-impl Row {
-    /// A dataplane's median over the kernel's; `None` for the kernel itself, if one of them is missing, or the kernel's
-    /// is nothing.
-    pub(super) fn ratio(&self, dataplane: Dataplane) -> Option<Ratio> {
-        let kernel = self.summaries.get(&Dataplane::Kernel)?;
-        let ours = self.summaries.get(&dataplane)?;
-        let value = ours.median / kernel.median;
-        let is_one = dataplane != Dataplane::Kernel && value.is_finite();
-        is_one.then_some(Ratio {
-            value,
-            void: kernel.void || ours.void,
-        })
-    }
-
-    /// One of the medians has no sample that counts.
-    pub(super) fn is_void(&self) -> bool {
-        self.summaries.values().any(|summary| summary.void)
-    }
-}
-
-fn summary(samples: &[Sample]) -> Option<Summary> {
-    let valid = samples.iter().filter(|sample| !sample.void).count();
-    let counts = |sample: &&Sample| valid == 0 || !sample.void;
-    let mut values: Vec<f64> = samples
-        .iter()
-        .filter(counts)
-        .map(|sample| sample.value)
-        .collect();
-    values.sort_by(f64::total_cmp);
-    Some(Summary {
-        median: median(&values)?,
-        min: *values.first()?,
-        max: *values.last()?,
-        valid,
-        taken: samples.len(),
-        void: valid == 0,
-    })
-}
-
 fn point<'a>(trials: impl Iterator<Item = &'a Trial>) -> Option<Point> {
     let (mut offered, mut delivered): (Vec<f64>, Vec<f64>) = trials
         .filter(|trial| !trial.missed)
@@ -314,16 +232,6 @@ fn point<'a>(trials: impl Iterator<Item = &'a Trial>) -> Option<Point> {
     })
 }
 
-/// Of sorted values; the mean of the middle two if they are even in number.
-fn median(values: &[f64]) -> Option<f64> {
-    let upper = *values.get(values.len() / 2)?;
-    if values.len() % 2 == 1 {
-        return Some(upper);
-    }
-    let lower = *values.get((values.len() / 2).checked_sub(1)?)?;
-    Some(f64::midpoint(lower, upper))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -332,6 +240,7 @@ mod tests {
     use crate::cli::bench::measure::Way;
     use crate::cli::bench::meter::Usage;
     use crate::cli::bench::pacer::Spacing;
+    use crate::cli::bench::summary::Ratio;
 
     const MEASURE: Measure = Measure::TcpRate(1, Way::Out);
 
@@ -446,15 +355,6 @@ mod tests {
         let ratio = |kernel| only_row(&results(kernel, &[(5.0, 0.0)])).ratio(Dataplane::SilkVtep);
         assert_eq!(ratio(&[]), None);
         assert_eq!(ratio(&[(0.0, 0.0)]), None);
-    }
-
-    #[test]
-    fn the_middle_of_an_even_number_is_between_two() {
-        assert_eq!(median(&[]), None);
-        assert_eq!(median(&[3.0]), Some(3.0));
-        assert_eq!(median(&[1.0, 3.0]), Some(2.0));
-        assert_eq!(median(&[1.0, 2.0, 9.0]), Some(2.0));
-        assert_eq!(median(&[1.0, 2.0, 4.0, 9.0]), Some(3.0));
     }
 
     #[test]

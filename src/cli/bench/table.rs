@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use super::dataplane::Dataplane;
-use super::results::{Ratio, Results, Row, Summary};
+use super::results::Results;
+use super::summary::{Ratio, Row, Summary};
 use super::wire::Wire;
 
 const VOID_MARK: &str = "*";
