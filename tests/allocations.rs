@@ -1,0 +1,283 @@
+//! The packet path allocates nothing: a counting allocator watches the core and the offload functions at work.
+//!
+//! The lane is not watched here: its in-memory devices keep what they are given, and so allocate.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use etherparse::PacketBuilder;
+use silk_vtep::offload::{
+    CoalesceOptions, Coalescer, HEADER_LEN_MAX, MergeKey, Merged, RUNS_MAX, Segmenter, Slice,
+};
+use silk_vtep::tables::{
+    CounterRegistry, FdbEntry, GroupEntry, Local, Neighbor, Route, TableSpec, Tables,
+};
+use silk_vtep::vtep::{self, Egress, Ingress, Received};
+use silk_vtep::wire::vnet::{GsoType, VnetHeader};
+use silk_vtep::wire::{GroupId, MacAddr, vxlan};
+
+const PACKETS: usize = 256;
+const OWN_VTEP: Ipv4Addr = Ipv4Addr::new(10, 255, 108, 0);
+const OWN_CONTAINER: Ipv4Addr = Ipv4Addr::new(10, 255, 108, 184);
+const PEER_VTEP: Ipv4Addr = Ipv4Addr::new(10, 255, 43, 0);
+const PEER_CONTAINER: Ipv4Addr = Ipv4Addr::new(10, 255, 43, 6);
+const PEER_UNDERLAY: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 16, 14));
+const HEADER: [u8; vxlan::HEADER_LEN] = [0x88, 0, 0, 3, 0, 0, 1, 0];
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// The system's allocator, counting what each thread asks of it: tests run side by side.
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+#[allow(
+    unsafe_code,
+    reason = "there is no other way to watch an allocator, and this is no part of the library"
+)]
+// SAFETY: every call goes to `System` as it came, and counting allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: the caller keeps to the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the pointer came from `System`, by `alloc` or `realloc`.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: the pointer came from `System`, and the caller keeps to the contract of `realloc`.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+/// How often `work` allocates on this thread.
+fn allocations(work: impl FnOnce()) -> usize {
+    let before = ALLOCATIONS.get();
+    work();
+    ALLOCATIONS.get() - before
+}
+
+#[test]
+fn the_allocator_counts() {
+    assert_eq!(
+        allocations(|| drop(black_box(Vec::<u8>::with_capacity(64)))),
+        1
+    );
+}
+
+fn tables() -> Tables {
+    let local = Local::silk("10.255.108.0/24".parse().expect("a prefix"));
+    let (address, mac) = (PEER_VTEP.into(), MacAddr::overlay(PEER_VTEP));
+    let fdb = |mac| FdbEntry {
+        mac,
+        underlay: PEER_UNDERLAY,
+        port: None,
+        vni: None,
+    };
+    let spec = TableSpec {
+        routes: vec![Route {
+            prefix: "10.255.43.0/24".parse().expect("a prefix"),
+            via: Some(address),
+        }],
+        neighbors: vec![Neighbor { address, mac }],
+        fdb: vec![fdb(mac), fdb(MacAddr::ZERO)],
+        groups: vec![GroupEntry {
+            address: OWN_CONTAINER.into(),
+            id: GroupId(3),
+        }],
+    };
+    Tables::compile(Arc::new(local), &spec, &mut CounterRegistry::new(1))
+}
+
+fn udp(macs: [MacAddr; 2], source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u8> {
+    let mut frame = Vec::new();
+    PacketBuilder::ethernet2(macs[0].octets(), macs[1].octets())
+        .ipv4(source.octets(), destination.octets(), 64)
+        .udp(40_000, 53)
+        .write(&mut frame, b"question")
+        .expect("a Vec takes all");
+    frame
+}
+
+fn arp_request(target: Ipv4Addr) -> Vec<u8> {
+    let mac = MacAddr::overlay(OWN_VTEP).octets();
+    [
+        &MacAddr::BROADCAST.octets()[..],
+        &mac,
+        &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1],
+        &mac,
+        &OWN_VTEP.octets(),
+        &[0; 6],
+        &target.octets(),
+    ]
+    .concat()
+}
+
+#[test]
+fn encap_allocates_nothing_whatever_the_verdict() {
+    let tables = tables();
+    let [own, peer] = [OWN_VTEP, PEER_VTEP].map(MacAddr::overlay);
+    let routed = udp([own, own], OWN_CONTAINER, PEER_CONTAINER);
+    let bridged = udp([own, peer], OWN_CONTAINER, PEER_CONTAINER);
+    let flooded = udp(
+        [own, MacAddr::BROADCAST],
+        OWN_CONTAINER,
+        Ipv4Addr::BROADCAST,
+    );
+    let unroutable = udp([own, own], OWN_CONTAINER, Ipv4Addr::new(192, 0, 2, 1));
+    let frames = [
+        routed,
+        bridged,
+        flooded,
+        unroutable,
+        arp_request(PEER_VTEP),
+        vec![0; 5],
+    ];
+    let mut verdicts = [0; 3];
+    let allocated = allocations(|| {
+        for frame in frames.iter().cycle().take(PACKETS * frames.len()) {
+            match vtep::egress(&tables, frame) {
+                Egress::Encap(encap) => {
+                    black_box(encap.header(&encap.destinations[0]));
+                    verdicts[0] += 1;
+                }
+                Egress::Reply(_) => verdicts[1] += 1,
+                Egress::Drop(_) => verdicts[2] += 1,
+            }
+        }
+    });
+    assert_eq!(verdicts, [3 * PACKETS, PACKETS, 2 * PACKETS]);
+    assert_eq!(allocated, 0);
+}
+
+#[test]
+fn decap_allocates_nothing_whatever_the_verdict() {
+    let tables = tables();
+    let [own, peer] = [OWN_VTEP, PEER_VTEP].map(MacAddr::overlay);
+    let datagram = |frame: Vec<u8>| [&HEADER[..], &frame].concat();
+    let delivered = datagram(udp([peer, own], PEER_CONTAINER, OWN_CONTAINER));
+    let forged = datagram(udp([peer, own], OWN_CONTAINER, OWN_CONTAINER));
+    let mut asked = datagram(arp_request(OWN_VTEP));
+    asked[vxlan::HEADER_LEN + 6..][..6].copy_from_slice(&peer.octets());
+    let datagrams = [delivered, forged, asked, vec![0; 5]];
+    let received = Received {
+        source: PEER_UNDERLAY,
+        tos: 0,
+    };
+    let mut verdicts = [0; 3];
+    let allocated = allocations(|| {
+        for datagram in datagrams.iter().cycle().take(PACKETS * datagrams.len()) {
+            match vtep::ingress(&tables, datagram, received) {
+                Ingress::Deliver(_) => verdicts[0] += 1,
+                Ingress::Reply { .. } => verdicts[1] += 1,
+                Ingress::Drop { .. } => verdicts[2] += 1,
+            }
+        }
+    });
+    assert_eq!(verdicts, [PACKETS, PACKETS, 2 * PACKETS]);
+    assert_eq!(allocated, 0);
+}
+
+/// A super-frame of flow `n` and its header.
+fn super_frame(tcp: bool, n: u16) -> (VnetHeader, Vec<u8>) {
+    const SEGMENT_LEN: u16 = 500;
+    let payload = [7; 20 * SEGMENT_LEN as usize];
+    let builder = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4([10, 0, 0, 1], [10, 0, 1, 1], 64);
+    let mut frame = Vec::new();
+    let port = 40_000 + n;
+    let written = if tcp {
+        let builder = builder.tcp(port, 80, 1, 1000).ack(7);
+        builder.write(&mut frame, &payload)
+    } else {
+        builder.udp(port, 53).write(&mut frame, &payload)
+    };
+    written.expect("a Vec takes all");
+    let header = VnetHeader {
+        gso_type: if tcp { GsoType::TcpV4 } else { GsoType::UdpL4 },
+        gso_size: SEGMENT_LEN,
+        ..VnetHeader::default()
+    };
+    (header, frame)
+}
+
+#[test]
+fn segment_allocates_nothing() {
+    for tcp in [true, false] {
+        let (header, frame) = super_frame(tcp, 0);
+        let mut segments = 0;
+        let allocated = allocations(|| {
+            for _ in 0..PACKETS {
+                let mut slot = [0; HEADER_LEN_MAX];
+                let segmenter = Segmenter::new(&frame, &header).expect("an honest super-frame");
+                for index in 0..segmenter.segments() {
+                    black_box(segmenter.emit(index, &mut slot));
+                    segments += 1;
+                }
+            }
+        });
+        assert_eq!((segments, allocated), (20 * PACKETS, 0), "tcp: {tcp}");
+    }
+}
+
+/// The frames of a super-frame, behind each other.
+fn cut(header: &VnetHeader, frame: &[u8], buffer: &mut Vec<u8>) -> Vec<Slice> {
+    let segmenter = Segmenter::new(frame, header).expect("an honest super-frame");
+    let append = |index| {
+        let mut slot = [0; HEADER_LEN_MAX];
+        let payload = segmenter.emit(index, &mut slot);
+        let start = buffer.len();
+        buffer.extend_from_slice(&slot[..segmenter.header_len()]);
+        buffer.extend_from_slice(&frame[payload]);
+        let end = buffer.len();
+        Slice {
+            buffer: 0,
+            start,
+            end,
+        }
+    };
+    (0..segmenter.segments()).map(append).collect()
+}
+
+/// One flow more than there are runs, half a super-frame of each in turn: runs are begun, continued, driven out by others and flushed.
+#[test]
+fn coalesce_allocates_nothing() {
+    let mut buffer = Vec::new();
+    let flows: Vec<_> = (0..=RUNS_MAX as u16)
+        .map(|n| {
+            let (header, frame) = super_frame(n % 2 == 0, n);
+            cut(&header, &frame, &mut buffer)
+        })
+        .collect();
+    let options = CoalesceOptions {
+        mtu_bytes: 1410,
+        tcp: true,
+        udp: true,
+    };
+    let key = MergeKey {
+        source: PEER_UNDERLAY,
+        header: HEADER,
+    };
+    let mut coalescer = Coalescer::new(options);
+    let mut merged = 0;
+    let mut out = |frame: &Merged<'_>| merged += usize::from(black_box(frame.frame_len()) > 0);
+    let allocated = allocations(|| {
+        for burst in [0..10, 10..20] {
+            for at in flows.iter().flat_map(|flow| &flow[burst.clone()]) {
+                coalescer.push(&key, *at, &buffer[at.range()], &mut out);
+            }
+        }
+        coalescer.flush(&mut out);
+    });
+    assert_eq!((merged, allocated), (2 * flows.len(), 0));
+}
