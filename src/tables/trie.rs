@@ -1,78 +1,99 @@
-//! Longest prefix match over keys of any width: a poptrie (Asai and Ohara, SIGCOMM 2015) with path compression, for
-//! [`RouteTable`](super::RouteTable).
+//! Longest prefix match over keys of any width: a trie with path and level compression (Nilsson and Karlsson, "IP-address lookup using
+//! LC-tries", 1999), for [`RouteTable`](super::RouteTable).
 //!
-//! A node reads six bits of the key, which choose one of 64 slots. A slot is a child or a leaf; both kinds lie packed in arrays,
-//! found by counting the bits below the slot in a 64-bit map:
+//! A node reads as many bits of the key as it has a slot for each value of, eight slots for each of its prefixes at most. A slot is a
+//! child or a leaf:
 //!
 //! ```text
-//! children  bit s: slot s is a child          its node:  first_child + ones of children below s
-//! runs      bit s: a run of equal leaves      its leaf:  first_leaf  + ones of runs up to s, less 1
-//!           starts at slot s
+//! node    { shift, mask, first_slot }
+//! slots   ... | leaf | leaf | child | leaf | ...        slot = first_slot + (key >> shift & mask)
+//!                                |
+//! nodes             ... | { shift, mask, first_slot } | ...
 //! ```
 //!
-//! Plain poptries pay a node for every six bits of a lonely /128. Here a node starts at the first bit in which its prefixes differ or
-//! one of them ends, and a prefix alone in its slot is a leaf at once, so there are fewer nodes than prefixes whatever their lengths:
-//! the subnets of a 10.255.0.0/16 overlay are two nodes deep. The bits in between go unread on the way down, so a leaf is a candidate only:
-//! - If no prefix covers the leaf's region, none covers the key. A prefix that covers the key either ends before the first unread
-//!   bit that differs, and then covers the region too, or would have made a node that reads this bit.
-//! - For the same reason the answer is the candidate or one of the prefixes that cover it; each entry links to the next of these.
+//! So the tenth of a large overlay's subnets and ten of a small one's are as far from the root, mostly one node, and no step counts bits,
+//! for which the baseline x86-64 has no instruction.
+//!
+//! A node starts at the first bit in which its prefixes differ, those aside that cover all others; a prefix alone in its slot is a leaf
+//! at once. So there are fewer nodes than prefixes whatever their lengths. The bits in between go unread on the way down, so a leaf is a
+//! candidate only: the answer is the candidate or one of the prefixes that cover it, to the next of which each entry links. For let Q be
+//! the answer. If Q had a bit that differs from the candidate's, no node on the way read it, for there the key, which agrees with Q, went
+//! with the candidate. So the bit went unread before some node that has both below it: but that one starts at the first bit in which its
+//! prefixes differ, unless Q covers them all. Hence Q covers the candidate.
 
 use std::fmt::Debug;
 use std::ops::Range;
 
-/// Bits that a node reads.
-const STRIDE: u8 = 6;
-/// Slots of a node, one bit each in its maps.
-const SLOTS: usize = 1 << STRIDE;
-const _: () = assert!(SLOTS == u64::BITS as usize);
+/// Slots for each prefix of a node, at most. More of them make look-ups shorter, until the slots outgrow the cache.
+const SLOTS_PER_PREFIX: usize = 8;
+/// The highest bit of a slot: the rest is a child's number, not a leaf's.
+const CHILD: u32 = 1 << 31;
 /// No prefix: a leaf that nothing covers, an entry that no other covers.
-const NONE: u32 = u32::MAX;
-/// There are at most three leaves for a prefix (two where it begins and ends, one for each node), and all indices are 32 bits wide.
-const MAX_PREFIXES: usize = 1 << 30;
-const _: () = assert!(3 * MAX_PREFIXES < NONE as usize);
-/// Two nodes share a cache line and none straddles two.
-const _: () = assert!(size_of::<Node>() == 32);
+const NONE: u32 = CHILD - 1;
+/// Two prefixes make a node of four bits unless all its prefixes end in fewer, so nothing is deeper than 32 nodes, and no level has more
+/// slots than `SLOTS_PER_PREFIX` for each prefix: all of them have 32-bit numbers.
+const MAX_PREFIXES: usize = 1 << 23;
+const _: () = assert!(32 * SLOTS_PER_PREFIX * MAX_PREFIXES <= 1 << 31);
+const _: () = assert!((2 * SLOTS_PER_PREFIX).ilog2() * 32 == u128::BITS);
 
 /// An address as an integer, its first bit the highest.
 pub(super) trait Key: Copy + Ord + Debug {
     /// Its width.
     const WIDTH: u8;
-    /// The `STRIDE` bits from bit `offset` on; `offset` is at most `WIDTH - STRIDE`.
-    fn slot(self, offset: u8) -> usize;
+    /// The bits that `mask` leaves of the key shifted right by `shift`, less than `WIDTH`.
+    fn slot(self, shift: u8, mask: u32) -> u32;
     /// How many leading bits are those of `other`.
     fn common_bits(self, other: Self) -> u8;
+    /// True if the leading `length` bits, `WIDTH` at most, are those of `other`.
+    fn shares(self, other: Self, length: u8) -> bool;
 }
 
 impl Key for u32 {
     const WIDTH: u8 = 32;
 
-    fn slot(self, offset: u8) -> usize {
-        (self << offset >> (Self::WIDTH - STRIDE)) as usize
+    #[inline]
+    fn slot(self, shift: u8, mask: u32) -> u32 {
+        self >> shift & mask
     }
 
+    #[inline]
     fn common_bits(self, other: Self) -> u8 {
         (self ^ other).leading_zeros() as u8
+    }
+
+    #[inline]
+    fn shares(self, other: Self, length: u8) -> bool {
+        u64::from(self ^ other) >> (Self::WIDTH - length) == 0
     }
 }
 
 impl Key for u128 {
     const WIDTH: u8 = 128;
 
-    fn slot(self, offset: u8) -> usize {
-        (self << offset >> (Self::WIDTH - STRIDE)) as usize
+    #[inline]
+    fn slot(self, shift: u8, mask: u32) -> u32 {
+        (self >> shift) as u32 & mask
     }
 
+    #[inline]
     fn common_bits(self, other: Self) -> u8 {
         (self ^ other).leading_zeros() as u8
+    }
+
+    #[inline]
+    fn shares(self, other: Self, length: u8) -> bool {
+        self.common_bits(other) >= length
     }
 }
 
 /// An immutable set of prefixes. It knows them by their position in the list it was compiled from.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Trie<K> {
     entries: Box<[Entry<K>]>,
+    root: Node,
     nodes: Box<[Node]>,
-    leaves: Box<[u32]>,
+    /// An entry's number, `NONE`, or `CHILD` and a node's number.
+    slots: Box<[u32]>,
 }
 
 /// One prefix.
@@ -84,32 +105,44 @@ struct Entry<K> {
     length: u8,
 }
 
-#[derive(Debug)]
-#[repr(align(32))]
+#[derive(Clone, Copy, Debug)]
 struct Node {
-    children: u64,
-    runs: u64,
-    first_child: u32,
-    first_leaf: u32,
-    /// The first of the bits this node reads.
-    offset: u8,
+    first_slot: u32,
+    /// As many ones as the node reads bits.
+    mask: u32,
+    /// How many bits stand behind those.
+    shift: u8,
+}
+
+impl Node {
+    #[inline]
+    fn slot<K: Key>(self, key: K) -> usize {
+        (self.first_slot + key.slot(self.shift, self.mask)) as usize
+    }
+}
+
+impl<K: Key> Default for Trie<K> {
+    fn default() -> Self {
+        Self::from_sorted(std::iter::empty())
+    }
 }
 
 impl<K: Key> Trie<K> {
     /// Compiles `(bits, length)` pairs in strictly ascending order, host bits zero.
     ///
     /// # Panics
-    /// If there are more than 2^30.
+    /// If there are more than 2^23.
     pub(super) fn from_sorted(prefixes: impl Iterator<Item = (K, u8)>) -> Self {
         let entries = link(prefixes);
         assert!(entries.len() <= MAX_PREFIXES, "too many prefixes");
         let mut compiler = Compiler::new(&entries);
-        let nodes = compiler.run();
-        let leaves = compiler.leaves.into();
+        compiler.run();
+        let (nodes, slots) = (compiler.nodes, compiler.slots);
         Self {
             entries,
-            nodes,
-            leaves,
+            root: nodes[0],
+            nodes: nodes.into(),
+            slots: slots.into(),
         }
     }
 
@@ -135,15 +168,13 @@ impl<K: Key> Trie<K> {
     /// The leaf that `key` leads to. Ends because a child reads later bits than its parent.
     #[inline]
     fn candidate(&self, key: K) -> u32 {
-        let Some(mut node) = self.nodes.first() else {
-            return NONE;
-        };
+        let mut node = &self.root;
         loop {
-            let slot = key.slot(node.offset);
-            if !node.is_child(slot) {
-                return self.leaves[node.leaf(slot)];
+            let slot = self.slots[node.slot(key)];
+            if slot & CHILD == 0 {
+                return slot;
             }
-            node = &self.nodes[node.child(slot)];
+            node = &self.nodes[(slot & !CHILD) as usize];
         }
     }
 }
@@ -151,27 +182,7 @@ impl<K: Key> Trie<K> {
 impl<K: Key> Entry<K> {
     #[inline]
     fn covers(&self, key: K) -> bool {
-        self.bits.common_bits(key) >= self.length
-    }
-}
-
-impl Node {
-    #[inline]
-    fn is_child(&self, slot: usize) -> bool {
-        self.children >> slot & 1 == 1
-    }
-
-    #[inline]
-    fn child(&self, slot: usize) -> usize {
-        let below = self.children & !(u64::MAX << slot);
-        self.first_child as usize + below.count_ones() as usize
-    }
-
-    /// The first slot that is a leaf starts a run, so one bit is set at least.
-    #[inline]
-    fn leaf(&self, slot: usize) -> usize {
-        let up_to = self.runs & (u64::MAX >> (SLOTS - 1 - slot));
-        self.first_leaf as usize + up_to.count_ones() as usize - 1
+        self.bits.shares(key, self.length)
     }
 }
 
@@ -209,99 +220,104 @@ struct Subtrie {
 
 struct Compiler<'a, K> {
     entries: &'a [Entry<K>],
-    /// Node `i` is made from subtrie `i`: breadth first, so the children of a node lie side by side.
+    /// Node `i` is made from subtrie `i`.
     subtries: Vec<Subtrie>,
-    leaves: Vec<u32>,
+    nodes: Vec<Node>,
+    slots: Vec<u32>,
 }
 
 impl<'a, K: Key> Compiler<'a, K> {
     fn new(entries: &'a [Entry<K>]) -> Self {
-        let root = (!entries.is_empty()).then_some(Subtrie {
+        let root = Subtrie {
             entries: 0..entries.len(),
             inherited: NONE,
-        });
+        };
         Self {
             entries,
-            subtries: root.into_iter().collect(),
-            leaves: Vec::new(),
+            subtries: vec![root],
+            nodes: Vec::new(),
+            slots: Vec::new(),
         }
     }
 
     /// Makes all nodes. Ends because a child has fewer entries than its parent, whose offset is where they part.
-    fn run(&mut self) -> Box<[Node]> {
-        let mut nodes = Vec::new();
-        while let Some(subtrie) = self.subtries.get(nodes.len()).cloned() {
-            nodes.push(self.node(&subtrie));
+    fn run(&mut self) {
+        while let Some(subtrie) = self.subtries.get(self.nodes.len()).cloned() {
+            let node = self.node(subtrie);
+            self.nodes.push(node);
         }
-        nodes.into()
     }
 
-    fn node(&mut self, subtrie: &Subtrie) -> Node {
-        let mut node = Node {
-            children: 0,
-            runs: 0,
-            first_child: self.subtries.len() as u32,
-            first_leaf: self.leaves.len() as u32,
-            offset: self.offset(&subtrie.entries),
+    fn node(&mut self, mut subtrie: Subtrie) -> Node {
+        self.strip(&mut subtrie);
+        let Subtrie {
+            mut entries,
+            inherited,
+        } = subtrie;
+        let (offset, bits) = self.extent(&entries);
+        let node = Node {
+            first_slot: self.slots.len() as u32,
+            mask: (1 << bits) - 1,
+            shift: K::WIDTH - offset - bits,
         };
-        let mut leaves = [subtrie.inherited; SLOTS];
-        let mut entries = subtrie.entries.clone();
+        self.slots.resize(self.slots.len() + (1 << bits), inherited);
         while !entries.is_empty() {
-            entries.start = self.place(&entries, &mut node, &mut leaves);
+            entries.start = self.place(&entries, node);
         }
-        self.pack(&leaves, &mut node);
         node
     }
 
-    /// The first bit in which the entries differ, or at which one ends. That one is the first of them: it covers the others.
-    fn offset(&self, entries: &Range<usize>) -> u8 {
-        let (first, last) = (&self.entries[entries.start], &self.entries[entries.end - 1]);
-        first
-            .bits
-            .common_bits(last.bits)
-            .min(first.length)
-            .min(K::WIDTH - STRIDE)
+    /// Takes the entries out that cover all others: no bit tells them from those.
+    fn strip(&self, subtrie: &mut Subtrie) {
+        let Range { start, end } = &mut subtrie.entries;
+        while *start + 1 < *end && self.entries[*start].covers(self.entries[*end - 1].bits) {
+            subtrie.inherited = *start as u32;
+            *start += 1;
+        }
     }
 
-    /// Places the first of `entries`, with those behind it that share its slot if it reaches below this node. Returns where the rest begins.
+    /// The first bit that a node with `entries` reads, and how many: from the first in which they differ to the end of the longest, if
+    /// they are not too many slots.
+    fn extent(&self, entries: &Range<usize>) -> (u8, u8) {
+        let [first, .., last] = &self.entries[entries.clone()] else {
+            // None or a single one: a slot or two will do.
+            return (0, 1);
+        };
+        let offset = first.bits.common_bits(last.bits);
+        let lengths = self.entries[entries.clone()].iter().map(|e| e.length);
+        let longest = lengths.max().unwrap_or(K::WIDTH);
+        let affordable = (SLOTS_PER_PREFIX * entries.len()).ilog2() as u8;
+        (offset, affordable.min(longest - offset))
+    }
+
+    /// Places the first of `entries`, with those behind it that share its slot if it reaches below the node. Returns where the rest begins.
     /// Later entries overwrite earlier ones, which are shorter.
-    fn place(
-        &mut self,
-        entries: &Range<usize>,
-        node: &mut Node,
-        leaves: &mut [u32; SLOTS],
-    ) -> usize {
+    fn place(&mut self, entries: &Range<usize>, node: Node) -> usize {
         let first = &self.entries[entries.start];
-        let slot = first.bits.slot(node.offset);
-        let depth = first.length - node.offset;
-        if depth <= STRIDE {
-            leaves[slot..slot + (SLOTS >> depth)].fill(entries.start as u32);
+        let slot = node.slot(first.bits);
+        let end = K::WIDTH - node.shift;
+        if first.length <= end {
+            let covered = 1 << (end - first.length);
+            self.slots[slot..slot + covered].fill(entries.start as u32);
             return entries.start + 1;
         }
-        let same_slot = |entry: &Entry<K>| entry.bits.slot(node.offset) == slot;
-        let end = entries.start + self.entries[entries.clone()].partition_point(same_slot);
-        if end == entries.start + 1 {
-            leaves[slot] = entries.start as u32;
-        } else {
-            node.children |= 1 << slot;
-            self.subtries.push(Subtrie {
-                entries: entries.start..end,
-                inherited: leaves[slot],
-            });
-        }
-        end
+        let behind = &self.entries[entries.start + 1..entries.end];
+        let same_slot = behind
+            .iter()
+            .take_while(|entry| node.slot(entry.bits) == slot)
+            .count();
+        let below = entries.start..entries.start + 1 + same_slot;
+        self.slots[slot] = match same_slot {
+            0 => entries.start as u32,
+            _ => CHILD | self.child(below.clone(), self.slots[slot]),
+        };
+        below.end
     }
 
-    /// Keeps one leaf for each run of equal ones; a child neither starts nor ends a run.
-    fn pack(&mut self, leaves: &[u32; SLOTS], node: &mut Node) {
-        let mut last = None;
-        for (slot, &leaf) in leaves.iter().enumerate() {
-            if !node.is_child(slot) && last != Some(leaf) {
-                node.runs |= 1 << slot;
-                self.leaves.push(leaf);
-                last = Some(leaf);
-            }
-        }
+    /// The number of a node to be made.
+    fn child(&mut self, entries: Range<usize>, inherited: u32) -> u32 {
+        self.subtries.push(Subtrie { entries, inherited });
+        (self.subtries.len() - 1) as u32
     }
 }
 
@@ -367,7 +383,8 @@ mod tests {
             prop_assert_eq!(trie.lookup(narrow(key)), expected, "{:x}", key);
         }
         prop_assert!(trie.nodes.len() < prefixes.len().max(2));
-        prop_assert!(trie.leaves.len() <= 3 * prefixes.len());
+        let levels = usize::from(K::WIDTH.div_ceil(4));
+        prop_assert!(trie.slots.len() <= levels * SLOTS_PER_PREFIX * prefixes.len().max(1));
         Ok(())
     }
 
@@ -433,9 +450,13 @@ mod tests {
     }
 
     #[test]
-    fn the_subnets_of_an_overlay_are_two_nodes_deep() {
-        let trie = Trie::from_sorted((0..256).map(|i| (0x0aff_0000_u32 | i << 8, 24)));
-        assert_eq!(trie.nodes.len(), 1 + 64);
-        assert_eq!(trie.nodes[0].offset, 16);
+    fn the_subnets_of_an_overlay_are_one_node_whatever_covers_them() {
+        let around = [(0, 0), (0x0a00_0000, 8)];
+        let subnets = (0..256).map(|i| (0x0aff_0000_u32 | i << 8, 24));
+        let trie = Trie::from_sorted(around.into_iter().chain(subnets));
+        assert_eq!((trie.nodes.len(), trie.slots.len()), (1, 256));
+        assert_eq!(trie.lookup(0x0aff_2b06), Some(2 + 0x2b));
+        assert_eq!(trie.lookup(0x0afe_2b06), Some(1));
+        assert_eq!(trie.lookup(0x0bff_2b06), Some(0));
     }
 }
