@@ -1,7 +1,6 @@
 //! The forwarding database: a MAC to the VTEPs that a frame for it goes to.
 
 use std::net::{IpAddr, SocketAddr};
-use std::ops::Range;
 use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -37,8 +36,15 @@ pub struct Destination {
 #[derive(Debug, Default)]
 pub struct Fdb {
     /// A MAC, as [`key`] makes it, to its part of `destinations`.
-    spans: FxHashMap<u64, Range<u32>>,
+    spans: FxHashMap<u64, Span>,
     destinations: Box<[Destination]>,
+}
+
+/// The destinations of one MAC, at least one, by their place in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Span {
+    start: u32,
+    end: u32,
 }
 
 impl Fdb {
@@ -65,7 +71,8 @@ impl Fdb {
             };
             let resolved = kept.iter().map(|entry| destination(entry, local, peers));
             destinations.extend(distinct(resolved));
-            spans.insert(key(mac), start..destinations.len() as u32);
+            let end = destinations.len() as u32;
+            spans.insert(key(mac), Span { start, end });
         }
         Self {
             spans,
@@ -76,10 +83,21 @@ impl Fdb {
     /// The destinations of exactly `mac`, the zero MAC included; empty if there is no entry.
     #[must_use]
     pub fn lookup(&self, mac: MacAddr) -> &[Destination] {
-        match self.spans.get(&key(mac)) {
-            Some(span) => &self.destinations[span.start as usize..span.end as usize],
+        match self.span(mac) {
+            Some(span) => self.at(span),
             None => &[],
         }
+    }
+
+    /// Where the destinations of exactly `mac` are, if there are any.
+    pub(super) fn span(&self, mac: MacAddr) -> Option<Span> {
+        self.spans.get(&key(mac)).copied()
+    }
+
+    /// The destinations at `span`, which is this table's.
+    #[inline]
+    pub(super) fn at(&self, span: Span) -> &[Destination] {
+        &self.destinations[span.start as usize..span.end as usize]
     }
 
     /// How many (MAC, destination) pairs there are.

@@ -52,14 +52,32 @@ impl Local {
 
     /// True if `address` is one of ours or lies in one of our subnets.
     #[must_use]
+    #[inline]
     pub fn covers(&self, address: IpAddr) -> bool {
         self.in_own_subnet(address) || self.addresses.contains(&address)
     }
 
     /// True if `address` lies in one of our subnets.
     #[must_use]
+    #[inline]
     pub fn in_own_subnet(&self, address: IpAddr) -> bool {
-        self.subnets.iter().any(|subnet| subnet.contains(&address))
+        self.subnets.iter().any(|subnet| contains(subnet, address))
+    }
+}
+
+/// As [`IpNet::contains`], which makes and compares the first and last address: every packet asks twice.
+#[inline]
+fn contains(subnet: &IpNet, address: IpAddr) -> bool {
+    match (subnet, address) {
+        (IpNet::V4(net), IpAddr::V4(address)) => {
+            let differing = net.addr().to_bits() ^ address.to_bits();
+            differing.leading_zeros() >= u32::from(net.prefix_len())
+        }
+        (IpNet::V6(net), IpAddr::V6(address)) => {
+            let differing = net.addr().to_bits() ^ address.to_bits();
+            differing.leading_zeros() >= u32::from(net.prefix_len())
+        }
+        _ => false,
     }
 }
 

@@ -10,12 +10,15 @@ mod fixtures;
 mod group;
 mod local;
 mod neighbor;
+mod path;
 mod peer;
 mod resolve;
 mod route;
 mod trie;
 
 use std::sync::Arc;
+
+use path::Paths;
 
 pub use fdb::{Destination, Fdb, FdbEntry};
 pub use group::{GroupEntry, GroupTable};
@@ -40,6 +43,8 @@ pub struct Tables {
     pub groups: Arc<GroupTable>,
     /// Underlay address to the VTEP that speaks from it.
     pub peers: Arc<PeerTable>,
+    /// `routes`, `neighbors` and `fdb` joined: made anew whenever one of them is.
+    paths: Arc<Paths>,
 }
 
 /// What a snapshot is compiled from: plain lists, one entry per key.
@@ -82,7 +87,7 @@ impl Tables {
     /// Compiles a snapshot. Every FDB destination becomes a [`Peer`], its counters kept in `registry` from snapshot to snapshot.
     ///
     /// # Panics
-    /// If a family has more than 2^30 routes.
+    /// If a family has more than 2^23 routes.
     #[must_use]
     pub fn compile(local: Arc<Local>, spec: &TableSpec, registry: &mut CounterRegistry) -> Self {
         Self::empty(local).update(spec, Changed::ALL, registry)
@@ -114,6 +119,9 @@ impl Tables {
         if changed.groups {
             next.groups = Arc::new(GroupTable::from_entries(&spec.groups));
         }
+        if changed.routes || changed.neighbors || changed.fdb {
+            next.paths = Arc::new(Paths::join(&next.routes, &next.neighbors, &next.fdb));
+        }
         next
     }
 
@@ -125,6 +133,7 @@ impl Tables {
             fdb: Arc::default(),
             groups: Arc::default(),
             peers: Arc::default(),
+            paths: Arc::default(),
         }
     }
 }

@@ -1,8 +1,11 @@
 //! The walk through the tables that a packet for another cell takes: route, neighbour, FDB; and the same walk backwards, to tell whether a
-//! source address belongs to the VTEP it came from.
+//! source address belongs to the VTEP it came from. Where the route names the next hop, its last two steps were taken when the
+//! snapshot was compiled ([`Path`]).
 
 use std::net::IpAddr;
 
+use super::fdb::Span;
+use super::path::Path;
 use super::{Destination, Route, Tables};
 use crate::drop_reason::DropReason;
 use crate::wire::MacAddr;
@@ -25,30 +28,36 @@ impl Tables {
     ///
     /// # Errors
     /// `NoRoute`, `NoNeighbor` or `NoFdbEntry`: the first table without an answer.
+    #[inline]
     pub fn resolve(&self, destination: IpAddr) -> Result<Resolved<'_>, DropReason> {
-        let route = self.routes.lookup(destination).ok_or(DropReason::NoRoute)?;
-        let next_hop = route.next_hop(destination);
-        let mac = self
-            .neighbors
-            .lookup(next_hop)
-            .ok_or(DropReason::NoNeighbor)?;
-        let destinations = self.fdb.lookup(mac);
-        if destinations.is_empty() {
-            return Err(DropReason::NoFdbEntry);
-        }
+        let position = self.routes.position(destination);
+        let position = position.ok_or(DropReason::NoRoute)?;
+        let (mac, span) = match self.paths.at(position) {
+            Path::Whole { mac, destinations } => (mac, destinations),
+            Path::OnLink => self.on_link(destination)?,
+            Path::Broken(reason) => return Err(reason),
+        };
+        let route = self.routes.at(position);
         Ok(Resolved {
             route,
-            next_hop,
+            next_hop: route.next_hop(destination),
             mac,
-            destinations,
+            destinations: self.fdb.at(span),
         })
+    }
+
+    /// The walk's last two steps for a next hop that no route names.
+    fn on_link(&self, next_hop: IpAddr) -> Result<(MacAddr, Span), DropReason> {
+        let mac = self.neighbors.lookup(next_hop);
+        let mac = mac.ok_or(DropReason::NoNeighbor)?;
+        let span = self.fdb.span(mac).ok_or(DropReason::NoFdbEntry)?;
+        Ok((mac, span))
     }
 
     /// True if a frame for `mac` would go to `underlay`: the strict source check where nothing is routed.
     #[must_use]
     pub fn has_destination(&self, mac: MacAddr, underlay: IpAddr) -> bool {
-        let mut destinations = self.fdb.lookup(mac).iter();
-        destinations.any(|destination| destination.underlay.ip() == underlay)
+        leads_to(self.fdb.lookup(mac), underlay)
     }
 
     /// True if a packet to `source` would go to `underlay`: the strict source check, a reverse-path filter (RFC 3704 section 2.2) on our
@@ -56,8 +65,13 @@ impl Tables {
     #[must_use]
     pub fn belongs_to(&self, source: IpAddr, underlay: IpAddr) -> bool {
         self.resolve(source)
-            .is_ok_and(|resolved| self.has_destination(resolved.mac, underlay))
+            .is_ok_and(|resolved| leads_to(resolved.destinations, underlay))
     }
+}
+
+fn leads_to(destinations: &[Destination], underlay: IpAddr) -> bool {
+    let mut underlays = destinations.iter().map(|destination| destination.underlay);
+    underlays.any(|address| address.ip() == underlay)
 }
 
 #[cfg(test)]
@@ -70,7 +84,7 @@ mod tests {
 
     use super::*;
     use crate::tables::fixtures::{local, spec};
-    use crate::tables::{CounterRegistry, FdbEntry, Neighbor, TableSpec};
+    use crate::tables::{Changed, CounterRegistry, FdbEntry, Neighbor, TableSpec};
 
     fn compile(spec: &TableSpec) -> Tables {
         Tables::compile(Arc::new(local()), spec, &mut CounterRegistry::new(1))
@@ -178,15 +192,35 @@ mod tests {
     proptest! {
         #[test]
         fn answers_as_a_walk_over_the_lists(spec in any_spec()) {
-            let tables = compile(&spec);
-            for destination in (0..5_u8).flat_map(|n| [0, 1].map(|host| IpAddr::from([10, 255, n, host]))) {
-                let expected = naive(&spec, destination);
-                for underlay in (0..4_u8).map(|n| IpAddr::from([10, 0, 16, n])) {
-                    let belongs = expected.as_ref().is_ok_and(|list| list.contains(&underlay));
-                    prop_assert_eq!(tables.belongs_to(destination, underlay), belongs);
-                }
-                prop_assert_eq!(tables.resolve(destination).err(), expected.err());
-            }
+            check(&compile(&spec), &spec)?;
         }
+
+        #[test]
+        fn a_table_that_changes_alone_is_joined_with_the_others(old in any_spec(), new in any_spec(), which in 0..3) {
+            let mut spec = old.clone();
+            let mut changed = Changed::default();
+            match which {
+                0 => (changed.routes, spec.routes) = (true, new.routes),
+                1 => (changed.neighbors, spec.neighbors) = (true, new.neighbors),
+                _ => (changed.fdb, spec.fdb) = (true, new.fdb),
+            }
+            let registry = &mut CounterRegistry::new(1);
+            let tables = Tables::compile(Arc::new(local()), &old, registry);
+            check(&tables.update(&spec, changed, registry), &spec)?;
+        }
+    }
+
+    fn check(tables: &Tables, spec: &TableSpec) -> Result<(), TestCaseError> {
+        for destination in
+            (0..5_u8).flat_map(|n| [0, 1].map(|host| IpAddr::from([10, 255, n, host])))
+        {
+            let expected = naive(spec, destination);
+            for underlay in (0..4_u8).map(|n| IpAddr::from([10, 0, 16, n])) {
+                let belongs = expected.as_ref().is_ok_and(|list| list.contains(&underlay));
+                prop_assert_eq!(tables.belongs_to(destination, underlay), belongs);
+            }
+            prop_assert_eq!(tables.resolve(destination).err(), expected.err());
+        }
+        Ok(())
     }
 }

@@ -43,7 +43,7 @@ impl RouteTable {
     /// Compiles the table. Of two routes with one prefix the later wins; host bits of a prefix are cleared.
     ///
     /// # Panics
-    /// If a family has more than 2^30 routes.
+    /// If a family has more than 2^23 routes.
     #[must_use]
     pub fn from_routes(routes: &[Route]) -> Self {
         let mut routes: Vec<Route> = routes.iter().rev().map(Route::truncated).collect();
@@ -62,11 +62,23 @@ impl RouteTable {
     /// The route with the longest prefix that covers `destination`.
     #[must_use]
     pub fn lookup(&self, destination: IpAddr) -> Option<&Route> {
-        let index = match destination {
-            IpAddr::V4(address) => self.v4.lookup(address.to_bits())?,
-            IpAddr::V6(address) => self.v4.len() + self.v6.lookup(address.to_bits())?,
-        };
-        Some(&self.routes[index])
+        let position = self.position(destination)?;
+        Some(self.at(position))
+    }
+
+    /// Where among [`iter`](Self::iter)'s routes that one is.
+    #[inline]
+    pub(super) fn position(&self, destination: IpAddr) -> Option<usize> {
+        match destination {
+            IpAddr::V4(address) => self.v4.lookup(address.to_bits()),
+            IpAddr::V6(address) => Some(self.v4.len() + self.v6.lookup(address.to_bits())?),
+        }
+    }
+
+    /// The route at `position`.
+    #[inline]
+    pub(super) fn at(&self, position: usize) -> &Route {
+        &self.routes[position]
     }
 
     /// All routes by family, v4 first, then by prefix.

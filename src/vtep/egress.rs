@@ -83,7 +83,7 @@ fn judge<'t>(tables: &'t Tables, bytes: &[u8]) -> Result<Egress<'t>, DropReason>
         destination_mac,
         mark: mark(tables, network),
         tos: tables.local.tos | network.ecn().map_or(Ecn::NotEct, Ecn::encap) as u8,
-        flow_hash: flow::hash(frame),
+        flow_hash: flow::hash_parsed(frame, network),
     }))
 }
 

@@ -23,7 +23,23 @@ const KEYS: [u64; 4] = [
 /// A 32-bit hash of the frame's flow, mixed well enough that `hash * n >> 32` chooses evenly among `n`.
 #[must_use]
 pub fn hash(frame: Frame<'_>) -> u32 {
-    let network = Network::parse_untagged(frame).unwrap_or(Network::Other);
+    hash_network(
+        frame,
+        Network::parse_untagged(frame).unwrap_or(Network::Other),
+    )
+}
+
+/// As [`hash`], for who knows already what [`Network::parse`] makes of the frame.
+#[must_use]
+pub fn hash_parsed(frame: Frame<'_>, network: Network<'_>) -> u32 {
+    match network {
+        // There may be IP behind a VLAN tag.
+        Network::Other => hash(frame),
+        ip => hash_network(frame, ip),
+    }
+}
+
+fn hash_network(frame: Frame<'_>, network: Network<'_>) -> u32 {
     let transport = network.transport(frame);
     let [source, destination] = transport
         .and_then(|transport| ports(frame, transport))
