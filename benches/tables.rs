@@ -1,6 +1,6 @@
 //! Look-ups in each table, the whole walk through them, and building and swapping a snapshot.
 //!
-//! - `route_v4`, `route_v6`, `neighbor`, `fdb`, `group`, `peer`, `resolve` (route, neighbour and FDB), each at 10, 1,000, 10,000 and
+//! - `route_v4`, `route_v6`, `neighbor`, `fdb`, `group`, `peer`, `forward` (route, neighbour and FDB, what a packet asks), each at 10, 1,000, 10,000 and
 //!   100,000 entries, `hit` and `miss`: time of one look-up, every entry in turn in random order. Routes are the /24 and /64 subnets
 //!   of as many peers; a miss asks for a subnet between theirs. Nothing else runs between look-ups, so the caches hold as much of a
 //!   table as fits, and look-ups overlap as far as the processor can.
@@ -48,7 +48,7 @@ fn lookups(c: &mut Criterion) {
         lookup(c, "fdb", peers, |n| tables.fdb.lookup(mac(n)).first());
         lookup(c, "group", peers, |n| tables.groups.lookup(container(n)));
         lookup(c, "peer", peers, |n| tables.peers.lookup(underlay(n)));
-        lookup(c, "resolve", peers, |n| tables.resolve(host(n)).ok());
+        lookup(c, "forward", peers, |n| tables.forward(host(n)).ok());
     }
 }
 

@@ -24,7 +24,7 @@ pub use fdb::{Destination, Fdb, FdbEntry};
 pub use group::{GroupEntry, GroupTable};
 pub use local::Local;
 pub use neighbor::{Neighbor, NeighborTable};
-pub use peer::{CounterRegistry, Peer, PeerTable};
+pub use peer::{CounterRegistry, Peer, PeerId, PeerTable};
 pub use resolve::Resolved;
 pub use route::{Route, RouteTable};
 
@@ -120,7 +120,7 @@ impl Tables {
             next.groups = Arc::new(GroupTable::from_entries(&spec.groups));
         }
         if changed.routes || changed.neighbors || changed.fdb {
-            next.paths = Arc::new(Paths::join(&next.routes, &next.neighbors, &next.fdb));
+            next.paths = Arc::new(Paths::join(&next));
         }
         next
     }

@@ -2,7 +2,7 @@
 //! instead of three.
 
 use super::fdb::Span;
-use super::{Fdb, NeighborTable, Route, RouteTable};
+use super::{PeerId, Route, Tables};
 use crate::drop_reason::DropReason;
 use crate::wire::MacAddr;
 
@@ -25,34 +25,56 @@ pub(super) enum Path {
 const _: () = assert!(size_of::<Path>() == 16);
 
 impl Path {
-    fn of(route: &Route, neighbors: &NeighborTable, fdb: &Fdb) -> Self {
+    fn of(route: &Route, tables: &Tables) -> Self {
         let Some(via) = route.via else {
             return Self::OnLink;
         };
-        let Some(mac) = neighbors.lookup(via) else {
-            return Self::Broken(DropReason::NoNeighbor);
+        match tables.on_link(via) {
+            Ok((mac, destinations)) => Self::Whole { mac, destinations },
+            Err(reason) => Self::Broken(reason),
+        }
+    }
+
+    /// The one peer it leads to, if it is one.
+    fn peer(self, tables: &Tables) -> Option<PeerId> {
+        let Self::Whole { destinations, .. } = self else {
+            return None;
         };
-        match fdb.span(mac) {
-            Some(destinations) => Self::Whole { mac, destinations },
-            None => Self::Broken(DropReason::NoFdbEntry),
+        match tables.fdb.at(destinations) {
+            [only] => tables.peers.find(only.underlay.ip()),
+            _ => None,
         }
     }
 }
 
-/// The path of every route.
+/// The path of every route, by its position in the route table. Who speaks from behind one is apart, for it is all that a packet from
+/// there asks, and the caches hold four times as many.
 #[derive(Debug, Default)]
-pub(super) struct Paths(Box<[Path]>);
+pub(super) struct Paths {
+    paths: Box<[Path]>,
+    peers: Box<[Option<PeerId>]>,
+}
+
+const _: () = assert!(size_of::<Option<PeerId>>() == 4);
 
 impl Paths {
-    /// Of each route in its table's order.
-    pub(super) fn join(routes: &RouteTable, neighbors: &NeighborTable, fdb: &Fdb) -> Self {
-        let path = |route| Path::of(route, neighbors, fdb);
-        Self(routes.iter().map(path).collect())
+    /// Joins routes, neighbours, FDB and peers of `tables`.
+    pub(super) fn join(tables: &Tables) -> Self {
+        let routes = tables.routes.iter();
+        let paths: Box<[Path]> = routes.map(|route| Path::of(route, tables)).collect();
+        let peers = paths.iter().map(|path| path.peer(tables)).collect();
+        Self { paths, peers }
     }
 
-    /// Of the route at `position` in the table this was joined with.
+    /// Where the route at `position` leads.
     #[inline]
     pub(super) fn at(&self, position: usize) -> Path {
-        self.0[position]
+        self.paths[position]
+    }
+
+    /// The one peer behind the route at `position`; `None` if there is none or more than one, or if it depends on the address.
+    #[inline]
+    pub(super) fn peer(&self, position: usize) -> Option<PeerId> {
+        self.peers[position]
     }
 }

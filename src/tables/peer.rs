@@ -1,6 +1,7 @@
 //! Peers: who may speak from which underlay address, and what each said.
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::FdbEntry;
@@ -48,39 +49,72 @@ impl CounterRegistry {
     }
 }
 
+/// A peer's number in one [`PeerTable`]; in another it is another peer's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerId(NonZeroU32);
+
 /// All peers.
 #[derive(Debug, Default)]
-pub struct PeerTable(AddressMap<Arc<Peer>>);
+pub struct PeerTable {
+    ids: AddressMap<PeerId>,
+    peers: Vec<Arc<Peer>>,
+}
+
+impl PeerId {
+    /// Counted from one, so that `Option<PeerId>` is no larger.
+    fn of_last(peers: &[Arc<Peer>]) -> Self {
+        let number = u32::try_from(peers.len()).ok().and_then(NonZeroU32::new);
+        Self(number.expect("there is a last one, and no list of 2^32 fits in memory"))
+    }
+}
 
 impl PeerTable {
     /// One peer for each underlay address among the destinations.
     #[must_use]
     pub fn from_fdb(entries: &[FdbEntry], registry: &mut CounterRegistry) -> Self {
-        let mut peers = AddressMap::default();
+        let Self { mut ids, mut peers } = Self::default();
         for &FdbEntry { underlay, .. } in entries {
-            peers.or_insert_with(underlay, || {
+            ids.or_insert_with(underlay, || {
                 let counters = registry.counters(underlay);
-                Arc::new(Peer { underlay, counters })
+                peers.push(Arc::new(Peer { underlay, counters }));
+                PeerId::of_last(&peers)
             });
         }
-        Self(peers)
+        Self { ids, peers }
     }
 
     /// Who speaks from `underlay`.
     #[must_use]
     pub fn lookup(&self, underlay: IpAddr) -> Option<&Arc<Peer>> {
-        self.0.lookup(underlay)
+        self.find(underlay).map(|id| self.at(id))
     }
 
-    /// All of them, in no order.
+    /// The number of who speaks from `underlay`.
+    #[must_use]
+    #[inline]
+    pub fn find(&self, underlay: IpAddr) -> Option<PeerId> {
+        self.ids.lookup(underlay).copied()
+    }
+
+    /// The peer that has number `id` in this table.
+    ///
+    /// # Panics
+    /// May panic if `id` is another table's.
+    #[must_use]
+    #[inline]
+    pub fn at(&self, id: PeerId) -> &Arc<Peer> {
+        &self.peers[id.0.get() as usize - 1]
+    }
+
+    /// All of them, in the order of the FDB entries that name them first.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Peer>> {
-        self.0.values()
+        self.peers.iter()
     }
 
     /// How many peers there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.peers.len()
     }
 
     /// True if there are none.
@@ -126,6 +160,7 @@ mod tests {
             prop_assert_eq!(table.iter().map(|p| p.underlay).collect::<BTreeSet<_>>(), model.clone());
             for address in (0..8).map(underlay) {
                 let found = table.lookup(address).map(|p| p.underlay);
+                prop_assert_eq!(table.find(address).map(|id| table.at(id).underlay), found);
                 prop_assert_eq!(found, model.get(&address).copied());
             }
         }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use super::fdb::Span;
 use super::path::Path;
-use super::{Destination, Route, Tables};
+use super::{Destination, PeerId, Route, Tables};
 use crate::drop_reason::DropReason;
 use crate::wire::MacAddr;
 
@@ -28,15 +28,8 @@ impl Tables {
     ///
     /// # Errors
     /// `NoRoute`, `NoNeighbor` or `NoFdbEntry`: the first table without an answer.
-    #[inline]
     pub fn resolve(&self, destination: IpAddr) -> Result<Resolved<'_>, DropReason> {
-        let position = self.routes.position(destination);
-        let position = position.ok_or(DropReason::NoRoute)?;
-        let (mac, span) = match self.paths.at(position) {
-            Path::Whole { mac, destinations } => (mac, destinations),
-            Path::OnLink => self.on_link(destination)?,
-            Path::Broken(reason) => return Err(reason),
-        };
+        let (position, mac, span) = self.follow(destination)?;
         let route = self.routes.at(position);
         Ok(Resolved {
             route,
@@ -46,32 +39,63 @@ impl Tables {
         })
     }
 
-    /// The walk's last two steps for a next hop that no route names.
-    fn on_link(&self, next_hop: IpAddr) -> Result<(MacAddr, Span), DropReason> {
+    /// What [`resolve`](Self::resolve) tells that a packet needs: the MAC to write and where it goes. Leaves the route unread.
+    ///
+    /// # Errors
+    /// As `resolve`.
+    #[inline]
+    pub fn forward(&self, destination: IpAddr) -> Result<(MacAddr, &[Destination]), DropReason> {
+        let (_, mac, span) = self.follow(destination)?;
+        Ok((mac, self.fdb.at(span)))
+    }
+
+    /// The route's position, the MAC and where that is.
+    #[inline]
+    fn follow(&self, destination: IpAddr) -> Result<(usize, MacAddr, Span), DropReason> {
+        let position = self.routes.position(destination);
+        let position = position.ok_or(DropReason::NoRoute)?;
+        let (mac, span) = match self.paths.at(position) {
+            Path::Whole { mac, destinations } => (mac, destinations),
+            Path::OnLink => self.on_link(destination)?,
+            Path::Broken(reason) => return Err(reason),
+        };
+        Ok((position, mac, span))
+    }
+
+    /// The walk's last two steps.
+    pub(super) fn on_link(&self, next_hop: IpAddr) -> Result<(MacAddr, Span), DropReason> {
         let mac = self.neighbors.lookup(next_hop);
         let mac = mac.ok_or(DropReason::NoNeighbor)?;
         let span = self.fdb.span(mac).ok_or(DropReason::NoFdbEntry)?;
         Ok((mac, span))
     }
 
-    /// True if a frame for `mac` would go to `underlay`: the strict source check where nothing is routed.
+    /// True if a frame for `mac` would go to `peer`: the strict source check where nothing is routed.
     #[must_use]
-    pub fn has_destination(&self, mac: MacAddr, underlay: IpAddr) -> bool {
-        leads_to(self.fdb.lookup(mac), underlay)
+    pub fn has_destination(&self, mac: MacAddr, peer: PeerId) -> bool {
+        self.leads_to(self.fdb.lookup(mac), peer)
     }
 
-    /// True if a packet to `source` would go to `underlay`: the strict source check, a reverse-path filter (RFC 3704 section 2.2) on our
+    /// True if a packet to `source` would go to `peer`: the strict source check, a reverse-path filter (RFC 3704 section 2.2) on our
     /// own tables. A peer's VTEP address passes, for it lies in the peer's subnet.
     #[must_use]
-    pub fn belongs_to(&self, source: IpAddr, underlay: IpAddr) -> bool {
-        self.resolve(source)
-            .is_ok_and(|resolved| leads_to(resolved.destinations, underlay))
+    #[inline]
+    pub fn belongs_to(&self, source: IpAddr, peer: PeerId) -> bool {
+        let Some(position) = self.routes.position(source) else {
+            return false;
+        };
+        match self.paths.peer(position) {
+            Some(only) => only == peer,
+            None => self
+                .forward(source)
+                .is_ok_and(|(_, to)| self.leads_to(to, peer)),
+        }
     }
-}
 
-fn leads_to(destinations: &[Destination], underlay: IpAddr) -> bool {
-    let mut underlays = destinations.iter().map(|destination| destination.underlay);
-    underlays.any(|address| address.ip() == underlay)
+    fn leads_to(&self, destinations: &[Destination], peer: PeerId) -> bool {
+        let underlay = self.peers.at(peer).underlay;
+        destinations.iter().any(|to| to.underlay.ip() == underlay)
+    }
 }
 
 #[cfg(test)]
@@ -122,22 +146,27 @@ mod tests {
         assert_eq!(resolve(&whole), None);
     }
 
+    fn belongs_to(tables: &Tables, source: IpAddr, underlay: IpAddr) -> bool {
+        let peer = tables.peers.find(underlay);
+        peer.is_some_and(|peer| tables.belongs_to(source, peer))
+    }
+
     #[test]
     fn a_source_belongs_to_the_peer_whose_subnet_it_lies_in() {
         let tables = compile(&spec());
         let peer = ip("10.0.16.14");
-        assert!(tables.belongs_to(ip("10.255.43.6"), peer));
+        assert!(belongs_to(&tables, ip("10.255.43.6"), peer));
         assert!(
-            tables.belongs_to(ip("10.255.43.0"), peer),
+            belongs_to(&tables, ip("10.255.43.0"), peer),
             "its VTEP address"
         );
-        assert!(tables.belongs_to(ip("fd00:43::6"), peer));
+        assert!(belongs_to(&tables, ip("fd00:43::6"), peer));
         assert!(
-            !tables.belongs_to(ip("10.255.44.6"), peer),
+            !belongs_to(&tables, ip("10.255.44.6"), peer),
             "another peer's"
         );
-        assert!(!tables.belongs_to(ip("10.255.108.184"), peer), "our own");
-        assert!(!tables.belongs_to(ip("10.255.43.6"), ip("10.0.16.15")));
+        assert!(!belongs_to(&tables, ip("10.255.108.184"), peer), "our own");
+        assert!(!belongs_to(&tables, ip("10.255.43.6"), ip("10.0.16.15")));
     }
 
     /// Few enough values that the three tables meet.
@@ -217,7 +246,7 @@ mod tests {
             let expected = naive(spec, destination);
             for underlay in (0..4_u8).map(|n| IpAddr::from([10, 0, 16, n])) {
                 let belongs = expected.as_ref().is_ok_and(|list| list.contains(&underlay));
-                prop_assert_eq!(tables.belongs_to(destination, underlay), belongs);
+                prop_assert_eq!(belongs_to(tables, destination, underlay), belongs);
             }
             prop_assert_eq!(tables.resolve(destination).err(), expected.err());
         }

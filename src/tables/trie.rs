@@ -2,58 +2,60 @@
 //! LC-tries", 1999), for [`RouteTable`](super::RouteTable).
 //!
 //! A node reads as many bits of the key as it has a slot for each value of, eight slots for each of its prefixes at most. A slot is a
-//! child or a leaf:
+//! child, a leaf, or a candidate:
 //!
 //! ```text
-//! node    { shift, mask, first_slot }
-//! slots   ... | leaf | leaf | child | leaf | ...        slot = first_slot + (key >> shift & mask)
-//!                                |
-//! nodes             ... | { shift, mask, first_slot } | ...
+//! node    { bits, shift, mask, first_slot, .. }         number = (key ^ bits) >> shift, at most mask
+//! slots   ... | leaf | candidate | child | leaf | ...   slot = first_slot + number
+//!                                     |
+//! nodes                  ... | { bits, shift, mask, first_slot, .. } | ...
 //! ```
 //!
 //! So the tenth of a large overlay's subnets and ten of a small one's are as far from the root, mostly one node, and no step counts bits,
 //! for which the baseline x86-64 has no instruction.
 //!
-//! A node starts at the first bit in which its prefixes differ, those aside that cover all others; a prefix alone in its slot is a leaf
-//! at once. So there are fewer nodes than prefixes whatever their lengths. The bits in between go unread on the way down, so a leaf is a
-//! candidate only: the answer is the candidate or one of the prefixes that cover it, to the next of which each entry links. For let Q be
-//! the answer. If Q had a bit that differs from the candidate's, no node on the way read it, for there the key, which agrees with Q, went
-//! with the candidate. So the bit went unread before some node that has both below it: but that one starts at the first bit in which its
-//! prefixes differ, unless Q covers them all. Hence Q covers the candidate.
+//! A node starts at the first bit in which its prefixes differ, those aside that cover all others; so there are fewer nodes than prefixes
+//! whatever their lengths. The bits before are those that its prefixes have in common, `bits`: a key that has others gives too large a
+//! number, and its answer is the node's `outside` or one of the prefixes that cover that, to the next of which each entry links. A
+//! candidate is a prefix alone in its slot that reaches below the node: the answer is it or one of those that cover it.
 
 use std::fmt::Debug;
 use std::ops::Range;
 
 /// Slots for each prefix of a node, at most. More of them make look-ups shorter, until the slots outgrow the cache.
 const SLOTS_PER_PREFIX: usize = 8;
-/// The highest bit of a slot: the rest is a child's number, not a leaf's.
+/// The highest bit of a slot: the rest is a child's number, not an entry's.
 const CHILD: u32 = 1 << 31;
+/// The next bit: the entry is a candidate, not a leaf.
+const CANDIDATE: u32 = 1 << 30;
 /// No prefix: a leaf that nothing covers, an entry that no other covers.
-const NONE: u32 = CHILD - 1;
-/// Two prefixes make a node of four bits unless all its prefixes end in fewer, so nothing is deeper than 32 nodes, and no level has more
-/// slots than `SLOTS_PER_PREFIX` for each prefix: all of them have 32-bit numbers.
+const NONE: u32 = CANDIDATE - 1;
+/// Two prefixes make a node of four bits unless all its prefixes end in fewer, so no more than 32 nodes are above each other, and no level
+/// has more slots than `SLOTS_PER_PREFIX` for each prefix: all slots have 32-bit numbers.
 const MAX_PREFIXES: usize = 1 << 23;
-const _: () = assert!(32 * SLOTS_PER_PREFIX * MAX_PREFIXES <= 1 << 31);
+const _: () = assert!(32 * SLOTS_PER_PREFIX * MAX_PREFIXES <= u32::MAX as usize);
+const _: () = assert!(MAX_PREFIXES < NONE as usize);
 const _: () = assert!((2 * SLOTS_PER_PREFIX).ilog2() * 32 == u128::BITS);
 
 /// An address as an integer, its first bit the highest.
-pub(super) trait Key: Copy + Ord + Debug {
+pub(super) trait Key: Copy + Ord + Debug + Default {
     /// Its width.
     const WIDTH: u8;
-    /// The bits that `mask` leaves of the key shifted right by `shift`, less than `WIDTH`.
-    fn slot(self, shift: u8, mask: u32) -> u32;
+    /// The number that is left of the bits in which this differs from `other` after `shift` of them are cut off behind, less than
+    /// `WIDTH`; `u32::MAX` at the most.
+    fn differing(self, other: Self, shift: u8) -> u32;
     /// How many leading bits are those of `other`.
     fn common_bits(self, other: Self) -> u8;
-    /// True if the leading `length` bits, `WIDTH` at most, are those of `other`.
-    fn shares(self, other: Self, length: u8) -> bool;
+    /// The leading `length` bits, then zeros.
+    fn prefix(self, length: u8) -> Self;
 }
 
 impl Key for u32 {
     const WIDTH: u8 = 32;
 
     #[inline]
-    fn slot(self, shift: u8, mask: u32) -> u32 {
-        self >> shift & mask
+    fn differing(self, other: Self, shift: u8) -> u32 {
+        (self ^ other) >> shift
     }
 
     #[inline]
@@ -61,9 +63,9 @@ impl Key for u32 {
         (self ^ other).leading_zeros() as u8
     }
 
-    #[inline]
-    fn shares(self, other: Self, length: u8) -> bool {
-        u64::from(self ^ other) >> (Self::WIDTH - length) == 0
+    fn prefix(self, length: u8) -> Self {
+        let host_bits = u32::from(Self::WIDTH - length);
+        self & Self::MAX.checked_shl(host_bits).unwrap_or(0)
     }
 }
 
@@ -71,8 +73,8 @@ impl Key for u128 {
     const WIDTH: u8 = 128;
 
     #[inline]
-    fn slot(self, shift: u8, mask: u32) -> u32 {
-        (self >> shift) as u32 & mask
+    fn differing(self, other: Self, shift: u8) -> u32 {
+        u32::try_from((self ^ other) >> shift).unwrap_or(u32::MAX)
     }
 
     #[inline]
@@ -80,20 +82,20 @@ impl Key for u128 {
         (self ^ other).leading_zeros() as u8
     }
 
-    #[inline]
-    fn shares(self, other: Self, length: u8) -> bool {
-        self.common_bits(other) >= length
+    fn prefix(self, length: u8) -> Self {
+        let host_bits = u32::from(Self::WIDTH - length);
+        self & Self::MAX.checked_shl(host_bits).unwrap_or(0)
     }
 }
 
 /// An immutable set of prefixes. It knows them by their position in the list it was compiled from.
 #[derive(Debug)]
 pub(super) struct Trie<K> {
-    entries: Box<[Entry<K>]>,
-    root: Node,
-    nodes: Box<[Node]>,
-    /// An entry's number, `NONE`, or `CHILD` and a node's number.
+    root: Node<K>,
+    /// An entry's number or `NONE`, `CANDIDATE` and an entry's number, or `CHILD` and a node's.
     slots: Box<[u32]>,
+    nodes: Box<[Node<K>]>,
+    entries: Box<[Entry<K>]>,
 }
 
 /// One prefix.
@@ -106,19 +108,16 @@ struct Entry<K> {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Node {
-    first_slot: u32,
-    /// As many ones as the node reads bits.
-    mask: u32,
-    /// How many bits stand behind those.
+struct Node<K> {
+    /// What all prefixes below have in common, then zeros.
+    bits: K,
+    /// How many bits of the key stand behind those that this node reads.
     shift: u8,
-}
-
-impl Node {
-    #[inline]
-    fn slot<K: Key>(self, key: K) -> usize {
-        (self.first_slot + key.slot(self.shift, self.mask)) as usize
-    }
+    /// As many ones as it reads bits.
+    mask: u32,
+    first_slot: u32,
+    /// The longest prefix that covers all below, or `NONE`.
+    outside: u32,
 }
 
 impl<K: Key> Default for Trie<K> {
@@ -139,10 +138,10 @@ impl<K: Key> Trie<K> {
         compiler.run();
         let (nodes, slots) = (compiler.nodes, compiler.slots);
         Self {
-            entries,
             root: nodes[0],
-            nodes: nodes.into(),
             slots: slots.into(),
+            nodes: nodes.into(),
+            entries,
         }
     }
 
@@ -151,10 +150,29 @@ impl<K: Key> Trie<K> {
         self.entries.len()
     }
 
-    /// The position of the longest prefix that covers `key`. The candidate, unless an unread bit differs: then at most `K::WIDTH` steps more.
+    /// The position of the longest prefix that covers `key`. Ends because a child reads later bits than its parent.
     #[inline]
     pub(super) fn lookup(&self, key: K) -> Option<usize> {
-        let mut index = self.candidate(key);
+        let mut node = &self.root;
+        loop {
+            let number = key.differing(node.bits, node.shift);
+            if number > node.mask {
+                return self.covering(node.outside, key);
+            }
+            let slot = self.slots[(node.first_slot + number) as usize];
+            if slot & CHILD == 0 {
+                return match slot & CANDIDATE {
+                    0 => (slot != NONE).then_some(slot as usize),
+                    _ => self.covering(slot & !CANDIDATE, key),
+                };
+            }
+            node = &self.nodes[(slot & !CHILD) as usize];
+        }
+    }
+
+    /// The first to cover `key` of entry `index` and those that cover it: `K::WIDTH` steps at the most.
+    #[inline]
+    fn covering(&self, mut index: u32, key: K) -> Option<usize> {
         while index != NONE {
             let entry = &self.entries[index as usize];
             if entry.covers(key) {
@@ -164,25 +182,24 @@ impl<K: Key> Trie<K> {
         }
         None
     }
-
-    /// The leaf that `key` leads to. Ends because a child reads later bits than its parent.
-    #[inline]
-    fn candidate(&self, key: K) -> u32 {
-        let mut node = &self.root;
-        loop {
-            let slot = self.slots[node.slot(key)];
-            if slot & CHILD == 0 {
-                return slot;
-            }
-            node = &self.nodes[(slot & !CHILD) as usize];
-        }
-    }
 }
 
 impl<K: Key> Entry<K> {
     #[inline]
     fn covers(&self, key: K) -> bool {
-        self.bits.shares(key, self.length)
+        self.bits.common_bits(key) >= self.length
+    }
+}
+
+impl<K: Key> Node<K> {
+    /// Where the slot of a key is that agrees with `bits`.
+    fn slot(&self, key: K) -> usize {
+        (self.first_slot + key.differing(self.bits, self.shift)) as usize
+    }
+
+    /// How many leading bits this node and those above it have read.
+    fn end(&self) -> u8 {
+        K::WIDTH - self.shift
     }
 }
 
@@ -211,18 +228,18 @@ fn link<K: Key>(prefixes: impl Iterator<Item = (K, u8)>) -> Box<[Entry<K>]> {
     entries.into()
 }
 
-/// The entries below one node, and the prefix that covers the rest of its region.
+/// The entries below one node, and the longest prefix that covers them all.
 #[derive(Clone)]
 struct Subtrie {
     entries: Range<usize>,
-    inherited: u32,
+    outside: u32,
 }
 
 struct Compiler<'a, K> {
     entries: &'a [Entry<K>],
     /// Node `i` is made from subtrie `i`.
     subtries: Vec<Subtrie>,
-    nodes: Vec<Node>,
+    nodes: Vec<Node<K>>,
     slots: Vec<u32>,
 }
 
@@ -230,7 +247,7 @@ impl<'a, K: Key> Compiler<'a, K> {
     fn new(entries: &'a [Entry<K>]) -> Self {
         let root = Subtrie {
             entries: 0..entries.len(),
-            inherited: NONE,
+            outside: NONE,
         };
         Self {
             entries,
@@ -240,7 +257,7 @@ impl<'a, K: Key> Compiler<'a, K> {
         }
     }
 
-    /// Makes all nodes. Ends because a child has fewer entries than its parent, whose offset is where they part.
+    /// Makes all nodes. Ends because a child has fewer entries than its parent, whose entries differ in the bits that it reads.
     fn run(&mut self) {
         while let Some(subtrie) = self.subtries.get(self.nodes.len()).cloned() {
             let node = self.node(subtrie);
@@ -248,21 +265,17 @@ impl<'a, K: Key> Compiler<'a, K> {
         }
     }
 
-    fn node(&mut self, mut subtrie: Subtrie) -> Node {
+    fn node(&mut self, mut subtrie: Subtrie) -> Node<K> {
         self.strip(&mut subtrie);
         let Subtrie {
             mut entries,
-            inherited,
+            outside,
         } = subtrie;
-        let (offset, bits) = self.extent(&entries);
-        let node = Node {
-            first_slot: self.slots.len() as u32,
-            mask: (1 << bits) - 1,
-            shift: K::WIDTH - offset - bits,
-        };
-        self.slots.resize(self.slots.len() + (1 << bits), inherited);
+        let node = self.extent(&entries, outside);
+        let slots = self.slots.len() + node.mask as usize + 1;
+        self.slots.resize(slots, outside);
         while !entries.is_empty() {
-            entries.start = self.place(&entries, node);
+            entries.start = self.place(&entries, &node);
         }
         node
     }
@@ -271,52 +284,59 @@ impl<'a, K: Key> Compiler<'a, K> {
     fn strip(&self, subtrie: &mut Subtrie) {
         let Range { start, end } = &mut subtrie.entries;
         while *start + 1 < *end && self.entries[*start].covers(self.entries[*end - 1].bits) {
-            subtrie.inherited = *start as u32;
+            subtrie.outside = *start as u32;
             *start += 1;
         }
     }
 
-    /// The first bit that a node with `entries` reads, and how many: from the first in which they differ to the end of the longest, if
-    /// they are not too many slots.
-    fn extent(&self, entries: &Range<usize>) -> (u8, u8) {
-        let [first, .., last] = &self.entries[entries.clone()] else {
-            // None or a single one: a slot or two will do.
-            return (0, 1);
+    /// A node without slots for `entries`. It reads from the first bit in which they differ to the end of the longest, as far as the
+    /// slots are not too many.
+    fn extent(&self, entries: &Range<usize>, outside: u32) -> Node<K> {
+        let entries = &self.entries[entries.clone()];
+        let (bits, offset, affordable) = match entries {
+            [] => (K::default(), 0, 0),
+            [only] => (only.bits, only.length, 0),
+            [first, .., last] => {
+                let affordable = (SLOTS_PER_PREFIX * entries.len()).ilog2();
+                (first.bits, first.bits.common_bits(last.bits), affordable)
+            }
         };
-        let offset = first.bits.common_bits(last.bits);
-        let lengths = self.entries[entries.clone()].iter().map(|e| e.length);
-        let longest = lengths.max().unwrap_or(K::WIDTH);
-        let affordable = (SLOTS_PER_PREFIX * entries.len()).ilog2() as u8;
-        (offset, affordable.min(longest - offset))
+        let longest = entries.iter().map(|entry| entry.length).max();
+        let end = (offset + affordable as u8).min(longest.unwrap_or(0));
+        // A key has no bit behind the last, so one is read where none would have to be.
+        let end = end.max(1);
+        Node {
+            bits: bits.prefix(offset),
+            shift: K::WIDTH - end,
+            mask: (1 << (end - offset)) - 1,
+            first_slot: self.slots.len() as u32,
+            outside,
+        }
     }
 
     /// Places the first of `entries`, with those behind it that share its slot if it reaches below the node. Returns where the rest begins.
     /// Later entries overwrite earlier ones, which are shorter.
-    fn place(&mut self, entries: &Range<usize>, node: Node) -> usize {
+    fn place(&mut self, entries: &Range<usize>, node: &Node<K>) -> usize {
         let first = &self.entries[entries.start];
         let slot = node.slot(first.bits);
-        let end = K::WIDTH - node.shift;
-        if first.length <= end {
-            let covered = 1 << (end - first.length);
+        if first.length <= node.end() {
+            let covered = 1 << (node.end() - first.length);
             self.slots[slot..slot + covered].fill(entries.start as u32);
             return entries.start + 1;
         }
-        let behind = &self.entries[entries.start + 1..entries.end];
-        let same_slot = behind
-            .iter()
-            .take_while(|entry| node.slot(entry.bits) == slot)
-            .count();
-        let below = entries.start..entries.start + 1 + same_slot;
-        self.slots[slot] = match same_slot {
-            0 => entries.start as u32,
-            _ => CHILD | self.child(below.clone(), self.slots[slot]),
+        let mut behind = self.entries[entries.start + 1..entries.end].iter();
+        let other_slot = behind.position(|entry| node.slot(entry.bits) != slot);
+        let end = other_slot.map_or(entries.end, |count| entries.start + 1 + count);
+        self.slots[slot] = match end - entries.start {
+            1 => CANDIDATE | entries.start as u32,
+            _ => CHILD | self.child(entries.start..end, self.slots[slot]),
         };
-        below.end
+        end
     }
 
     /// The number of a node to be made.
-    fn child(&mut self, entries: Range<usize>, inherited: u32) -> u32 {
-        self.subtries.push(Subtrie { entries, inherited });
+    fn child(&mut self, entries: Range<usize>, outside: u32) -> u32 {
+        self.subtries.push(Subtrie { entries, outside });
         (self.subtries.len() - 1) as u32
     }
 }

@@ -96,8 +96,7 @@ fn route<'t>(
     if tables.local.in_own_subnet(destination) {
         return Err(DropReason::AbsentContainer);
     }
-    let resolved = tables.resolve(destination)?;
-    Ok((resolved.mac, resolved.destinations))
+    tables.forward(destination)
 }
 
 /// The neighbour's answer to an ARP request or neighbour solicitation; `None` if the frame asks nothing, or is to be flooded.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Reply;
 use super::reply::Question;
 use crate::drop_reason::DropReason;
-use crate::tables::{Local, Peer, Tables};
+use crate::tables::{Local, Peer, PeerId, Tables};
 use crate::wire::ethernet::Frame;
 use crate::wire::ip::Network;
 use crate::wire::vxlan::{self, Header, HeaderError};
@@ -59,10 +59,13 @@ pub struct Deliver<'t> {
 /// peer, last whether the inner source address lies behind it.
 #[must_use]
 pub fn ingress<'t>(tables: &'t Tables, bytes: &[u8], received: Received) -> Ingress<'t> {
-    let peer = tables.peers.lookup(received.source);
-    match judge(tables, bytes, received, peer) {
+    let id = tables.peers.find(received.source);
+    match judge(tables, bytes, received, id) {
         Ok(verdict) => verdict,
-        Err(reason) => Ingress::Drop { reason, peer },
+        Err(reason) => Ingress::Drop {
+            reason,
+            peer: id.map(|id| tables.peers.at(id)),
+        },
     }
 }
 
@@ -70,12 +73,13 @@ fn judge<'t>(
     tables: &'t Tables,
     bytes: &[u8],
     received: Received,
-    peer: Option<&'t Arc<Peer>>,
+    id: Option<PeerId>,
 ) -> Result<Ingress<'t>, DropReason> {
     let local = &*tables.local;
-    if local.strict_source && peer.is_none() {
-        return Err(DropReason::UnknownPeer);
-    }
+    let strict = match id {
+        None if local.strict_source => return Err(DropReason::UnknownPeer),
+        id => id.filter(|_| local.strict_source),
+    };
     let (header, inner) = bytes.split_first_chunk().ok_or(DropReason::ShortDatagram)?;
     let header = check_header(local, header)?;
     let frame = Frame::new_checked(inner).ok_or(DropReason::ShortInnerFrame)?;
@@ -84,9 +88,10 @@ fn judge<'t>(
     }
     let network = Network::parse(frame).map_err(|_| DropReason::TruncatedInnerIp)?;
     let ecn = decap_ecn(network, received.tos)?;
-    if local.strict_source && !source_belongs(tables, frame, network, received.source) {
+    if strict.is_some_and(|id| !source_belongs(tables, frame, network, id)) {
         return Err(DropReason::SourceNotPeers);
     }
+    let peer = id.map(|id| tables.peers.at(id));
     if let Some(reply) = answer(local, frame) {
         return Ok(Ingress::Reply { reply, peer });
     }
@@ -125,16 +130,11 @@ fn decap_ecn(network: Network<'_>, outer_tos: u8) -> Result<Option<Ecn>, DropRea
 
 /// Reverse path: our own tables must place the inner source behind the sender, by address where we route and by MAC where the FDB is
 /// all there is. Frames that are not IP carry no such claim.
-fn source_belongs(
-    tables: &Tables,
-    frame: Frame<'_>,
-    network: Network<'_>,
-    underlay: IpAddr,
-) -> bool {
+fn source_belongs(tables: &Tables, frame: Frame<'_>, network: Network<'_>, peer: PeerId) -> bool {
     match network.addresses() {
         None => true,
-        Some((source, _)) if tables.local.routing => tables.belongs_to(source, underlay),
-        Some(_) => tables.has_destination(frame.source(), underlay),
+        Some((source, _)) if tables.local.routing => tables.belongs_to(source, peer),
+        Some(_) => tables.has_destination(frame.source(), peer),
     }
 }
 
