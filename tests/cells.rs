@@ -9,7 +9,9 @@ mod cells {
     pub(crate) mod containers;
     pub(crate) mod exchange;
     pub(crate) mod garbage;
+    pub(crate) mod kernel_peer;
     pub(crate) mod lanes;
+    pub(crate) mod offload;
     pub(crate) mod overlay_v6;
     pub(crate) mod readme;
     pub(crate) mod reconfigure;
@@ -72,6 +74,8 @@ fn main() -> ExitCode {
         cells::exchange::cases(),
         cells::wire::cases(),
         cells::lanes::cases(),
+        cells::offload::cases(),
+        cells::kernel_peer::cases(),
         cells::overlay_v6::cases(),
         cells::tables::cases(),
         cells::containers::cases(),

@@ -51,7 +51,8 @@ impl Outer {
         }
     }
 
-    fn parse(frame: &[u8]) -> Option<Self> {
+    /// What passed, if it is a datagram to port 4789.
+    pub(crate) fn parse(frame: &[u8]) -> Option<Self> {
         let packet = SlicedPacket::from_ethernet(frame).ok()?;
         let Some(TransportSlice::Udp(udp)) = &packet.transport else {
             return None;
@@ -116,20 +117,27 @@ impl Sniffer {
         parse: impl Fn(&[u8]) -> Option<T>,
     ) -> Result<Vec<T>> {
         let mut found = Vec::new();
-        let mut frame = vec![0; FRAME_BYTES];
-        let deadline = Instant::now() + BOUND;
         wait_until(&format!("{count} packets of a kind passed"), || {
-            while let Some(len) = self.next_frame(&mut frame)? {
-                found.extend(parse(&frame[..len]));
-                ensure!(
-                    Instant::now() < deadline,
-                    "more packets passed than can be looked at"
-                );
-            }
+            found.extend(self.so_far(&parse)?);
             Ok(Wait::unless(found.len() >= count, || {
                 format!("{} of them", found.len())
             }))
         })?;
+        Ok(found)
+    }
+
+    /// What `parse` makes of the frames that have passed until now and were not looked at yet.
+    pub(crate) fn so_far<T>(&self, parse: impl Fn(&[u8]) -> Option<T>) -> Result<Vec<T>> {
+        let mut found = Vec::new();
+        let mut frame = vec![0; FRAME_BYTES];
+        let deadline = Instant::now() + BOUND;
+        while let Some(len) = self.next_frame(&mut frame)? {
+            found.extend(parse(&frame[..len]));
+            ensure!(
+                Instant::now() < deadline,
+                "more packets passed than can be looked at"
+            );
+        }
         Ok(found)
     }
 

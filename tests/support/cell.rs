@@ -4,7 +4,8 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use super::{
-    Container, Daemon, KernelVtep, Kind, Namespace, OVERLAY, Plan, Result, SITES, Site, VTEP_NAME,
+    Container, Daemon, End, KernelVtep, Kind, Namespace, OVERLAY, OVERLAY_V6, Plan, Result, SITES,
+    Site, VTEP_NAME,
 };
 
 /// One host of a lab.
@@ -44,6 +45,14 @@ impl Cell {
             .container
             .as_ref()
             .ok_or("this lab has no containers")?)
+    }
+
+    /// Its host, speaking for its IPv6 subnet.
+    pub(crate) fn end_v6(&self) -> End<'_> {
+        End {
+            namespace: &self.host,
+            address: self.site.vtep_v6().into(),
+        }
     }
 
     /// The daemon that is its VTEP.
@@ -117,17 +126,26 @@ fn silk_cell(host: &Arc<Namespace>, site: &Site, plan: &Plan) -> Result<(Vtep, O
 fn config(site: &Site, plan: &Plan) -> Result<String> {
     let mut text = String::from("[vtep]\n");
     writeln!(text, "local = \"{}\"", site.underlay(plan.v6))?;
-    writeln!(text, "address = \"{}\"", site.vtep)?;
-    writeln!(text, "overlay = [\"{OVERLAY}\"{}]", plan.more_overlays)?;
+    if plan.overlay_v6 {
+        let [v4, v6] = [site.vtep.to_string(), site.vtep_v6().to_string()];
+        writeln!(text, "address = [\"{v4}\", \"{v6}\"]")?;
+        writeln!(text, "overlay = [\"{OVERLAY}\", \"{OVERLAY_V6}\"]")?;
+    } else {
+        writeln!(text, "address = \"{}\"", site.vtep)?;
+        writeln!(text, "overlay = [\"{OVERLAY}\"{}]", plan.more_overlays)?;
+    }
     writeln!(text, "lanes = {}", plan.lanes)?;
     writeln!(text, "marks = \"table\"")?;
     writeln!(text, "{}", plan.vtep_lines)?;
     for peer in peers_of(site, plan) {
         let underlay = peer.underlay(plan.v6);
+        let mut subnets = format!("\"{}\"", peer.subnet());
+        if plan.overlay_v6 {
+            write!(subnets, ", \"{}\"", peer.subnet_v6())?;
+        }
         writeln!(
             text,
-            "[[peer]]\nsubnet = \"{}\"\nunderlay = \"{underlay}\"",
-            peer.subnet()
+            "[[peer]]\nsubnet = [{subnets}]\nunderlay = \"{underlay}\""
         )?;
     }
     if let Some(id) = plan.group {

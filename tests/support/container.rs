@@ -3,12 +3,7 @@
 use std::fs;
 use std::net::{Ipv4Addr, UdpSocket};
 
-use nix::sys::socket::{setsockopt, sockopt};
-
-use super::{BOUND, Daemon, Namespace, Result, Site, Wait, mac_text, vtep_mac, wait_until};
-
-/// Room for a burst that a busy machine reads late, in bytes: a loss must be the tunnel's, not a test's.
-const SOCKET_BUFFER_BYTES: usize = 8 << 20;
+use super::{Daemon, End, Namespace, Result, Site, Wait, mac_text, vtep_mac, wait_until};
 
 /// Reaches the world through 169.254.0.1, as Silk's containers do.
 pub(crate) struct Container {
@@ -65,11 +60,15 @@ impl Container {
 
     /// A UDP socket in the container, on a port of its own, with room for bursts and a bound on every receive.
     pub(crate) fn udp(&self) -> Result<UdpSocket> {
-        let address = self.address;
-        let socket = self.namespace.run(|| Ok(UdpSocket::bind((address, 0))?))?;
-        setsockopt(&socket, sockopt::RcvBufForce, &SOCKET_BUFFER_BYTES)?;
-        socket.set_read_timeout(Some(BOUND))?;
-        Ok(socket)
+        self.end().udp()
+    }
+
+    /// Its address, as one end of some traffic.
+    pub(crate) fn end(&self) -> End<'_> {
+        End {
+            namespace: &self.namespace,
+            address: self.address.into(),
+        }
     }
 }
 

@@ -23,6 +23,7 @@ pub(crate) struct Plan {
     pub(super) group: Option<u16>,
     pub(super) vtep_lines: &'static str,
     pub(super) more_overlays: &'static str,
+    pub(super) overlay_v6: bool,
 }
 
 impl Plan {
@@ -39,6 +40,7 @@ impl Plan {
             group: None,
             vtep_lines: "",
             more_overlays: "",
+            overlay_v6: false,
         }
     }
 
@@ -72,7 +74,13 @@ impl Plan {
         self
     }
 
-    /// More lines for `[vtep]`.
+    /// The overlay has IPv6 too: VTEPs with two addresses. Containers get IPv4 only so far, so each host speaks for its IPv6 subnet.
+    pub(crate) fn overlay_v6(mut self) -> Self {
+        self.overlay_v6 = true;
+        self
+    }
+
+    /// More lines for `[vtep]`; a table of its own, as in `[vtep.offload]`, comes last.
     pub(crate) fn vtep_lines(mut self, lines: &'static str) -> Self {
         self.vtep_lines = lines;
         self

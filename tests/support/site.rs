@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The overlay of every lab.
 pub(crate) const OVERLAY: &str = "10.255.0.0/16";
+/// The IPv6 prefix of labs that have it.
+pub(crate) const OVERLAY_V6: &str = "fd00:a::/32";
 /// The VTEP's name in every cell.
 pub(crate) const VTEP_NAME: &str = "silk-vtep";
 
@@ -51,6 +53,17 @@ impl Site {
     /// The subnet of its containers.
     pub(crate) fn subnet(&self) -> String {
         format!("{}/24", self.vtep)
+    }
+
+    /// The VTEP's overlay address, the first of the cell's /64.
+    pub(crate) fn vtep_v6(&self) -> Ipv6Addr {
+        let [_, _, cell, _] = self.vtep.octets();
+        Ipv6Addr::new(0xfd00, 0xa, 0, cell.into(), 0, 0, 0, 0)
+    }
+
+    /// Where others than the VTEP live.
+    pub(crate) fn subnet_v6(&self) -> String {
+        format!("{}/64", self.vtep_v6())
     }
 }
 

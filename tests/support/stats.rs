@@ -16,10 +16,7 @@ impl Stats {
 
     /// All drops, whatever their reason.
     pub(crate) fn drops(&self) -> Result<u64> {
-        let reasons = self.0["total"]["drops"]
-            .as_object()
-            .ok_or_else(|| format!("no drops in {}", self.0))?;
-        Ok(reasons.values().filter_map(Value::as_u64).sum())
+        sum(&self.0["total"]["drops"])
     }
 
     /// Drops of one reason.
@@ -27,19 +24,38 @@ impl Stats {
         self.0["total"]["drops"][reason].as_u64().unwrap_or(0)
     }
 
+    /// Per peer: packets sent to it, packets of it delivered, drops of both.
+    pub(crate) fn peers(&self) -> Result<Vec<(u64, u64, u64)>> {
+        let peers = self.0["peers"].as_array();
+        let peers = peers.ok_or_else(|| format!("no peers in {}", self.0))?;
+        let each = peers.iter().map(|peer| {
+            let (tx, rx) = (count(peer, "tx_packets")?, count(peer, "rx_packets")?);
+            Ok((tx, rx, sum(&peer["drops"])?))
+        });
+        each.collect()
+    }
+
     /// Per lane: packets sent to the underlay, packets delivered.
     pub(crate) fn lanes(&self) -> Result<Vec<(u64, u64)>> {
         let lanes = self.0["lanes"]
             .as_array()
             .ok_or_else(|| format!("no lanes in {}", self.0))?;
-        let count = |lane: &Value, key: &str| {
-            lane[key]
-                .as_u64()
-                .ok_or_else(|| format!("no {key} in {lane}"))
-        };
         lanes
             .iter()
             .map(|lane| Ok((count(lane, "tx_packets")?, count(lane, "rx_packets")?)))
             .collect()
     }
+}
+
+fn sum(drops: &Value) -> Result<u64> {
+    let reasons = drops
+        .as_object()
+        .ok_or_else(|| format!("no drops but {drops}"))?;
+    Ok(reasons.values().filter_map(Value::as_u64).sum())
+}
+
+fn count(row: &Value, key: &str) -> Result<u64> {
+    Ok(row[key]
+        .as_u64()
+        .ok_or_else(|| format!("no {key} in {row}"))?)
 }

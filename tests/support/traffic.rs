@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::{BOUND, Container, Namespace, Noise, Result, ensure};
+use super::{BOUND, Container, End, Namespace, Noise, Result, ensure};
 
 /// Sends pings 10 ms apart, with more arguments to ping(8), until `count` are answered, and wants the first `count` answered.
 ///
@@ -32,15 +32,21 @@ fn icmp_seq(line: &str) -> Option<u32> {
     rest.split_whitespace().next()?.parse().ok()
 }
 
-/// An open TCP connection between two containers.
+/// An open TCP connection.
 pub(crate) struct Connection {
     client: TcpStream,
     server: TcpStream,
+    seed: u64,
 }
 
 impl Connection {
     /// Connects a socket in `client` to one in `server`.
     pub(crate) fn open(client: &Container, server: &Container) -> Result<Self> {
+        Self::between(client.end(), server.end(), SEED)
+    }
+
+    /// Connects the two ends. The bytes that will cross are those that `seed` names.
+    pub(crate) fn between(client: End<'_>, server: End<'_>, seed: u64) -> Result<Self> {
         let address = server.address;
         let listener = server
             .namespace
@@ -56,28 +62,32 @@ impl Connection {
             stream.set_read_timeout(Some(BOUND))?;
             stream.set_write_timeout(Some(BOUND))?;
         }
-        Ok(Self { client, server })
+        Ok(Self {
+            client,
+            server,
+            seed,
+        })
     }
 
     /// Sends `len` bytes from client to server and compares what arrives.
     pub(crate) fn upload(&self, len: usize) -> Result {
-        transfer(&self.client, &self.server, len)
+        transfer(&self.client, &self.server, self.seed, len)
             .map_err(|error| format!("client to server: {error}").into())
     }
 
     /// Sends `len` bytes from server to client and compares what arrives.
     pub(crate) fn download(&self, len: usize) -> Result {
-        transfer(&self.server, &self.client, len)
+        transfer(&self.server, &self.client, self.seed, len)
             .map_err(|error| format!("server to client: {error}").into())
     }
 }
 
 /// Bytes written and compared at once.
 const CHUNK_BYTES: usize = 64 << 10;
-/// Both ends know the bytes by this.
+/// Names the bytes of a connection that is alone.
 const SEED: u64 = 0x51_1c;
 
-fn transfer(mut from: &TcpStream, mut to: &TcpStream, len: usize) -> Result {
+fn transfer(mut from: &TcpStream, mut to: &TcpStream, seed: u64, len: usize) -> Result {
     let chunks = || {
         (0..len)
             .step_by(CHUNK_BYTES)
@@ -85,14 +95,14 @@ fn transfer(mut from: &TcpStream, mut to: &TcpStream, len: usize) -> Result {
     };
     thread::scope(|scope| {
         let sender = scope.spawn(move || -> Result {
-            let mut noise = Noise::new(SEED);
+            let mut noise = Noise::new(seed);
             for (at, size) in chunks() {
                 from.write_all(&noise.bytes(size))
                     .map_err(|error| format!("write at {at}: {error}"))?;
             }
             Ok(())
         });
-        let mut noise = Noise::new(SEED);
+        let mut noise = Noise::new(seed);
         let mut received = vec![0; CHUNK_BYTES];
         for (at, size) in chunks() {
             let received = &mut received[..size];
