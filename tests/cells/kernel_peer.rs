@@ -1,9 +1,15 @@
 //! A kernel peer on the same machine: over veth its device sends what no card has finished or cut, super-frames encapsulated whole.
 
+use etherparse::PacketBuilder;
+use nix::sys::socket::{setsockopt, sockopt};
+
 use super::super::Case;
 use super::offload::{UDP_GRO_OFF, bursts, containers, payload_max, streams_cross, super_bursts};
 use crate::support::Kind::{Kernel, Silk};
-use crate::support::{Datagrams, Lab, Plan, Result};
+use crate::support::{Datagrams, Lab, Plan, Result, ensure, vtep_mac};
+
+/// Headers before the payload of a datagram inside: VXLAN, Ethernet, IPv4, UDP.
+const HEADERS_BYTES: usize = 8 + 14 + 20 + 8;
 
 pub(crate) fn cases() -> Vec<Case> {
     let plan = Plan::of(&[Silk, Kernel]);
@@ -24,6 +30,8 @@ fn over(family: &str, plan: &Plan) -> Vec<Case> {
             &gro_off,
             super_frames_arrive,
         ),
+        case("udp_super_frames_arrive", plan, super_frames_arrive),
+        case("payload_is_no_packet", plan, payload_is_no_packet),
     ]
 }
 
@@ -44,4 +52,44 @@ fn super_frames_arrive(lab: &mut Lab) -> Result {
         &mut Datagrams::between(kernel, silk)?,
         payload_max(lab, silk)?,
     )
+}
+
+/// Of what a kernel peer's container sends in one piece, every byte is that container's payload, whatever it looks like.
+fn payload_is_no_packet(lab: &mut Lab) -> Result {
+    const SEGMENT_BYTES: usize = 200;
+    let [silk, kernel] = containers(lab)?;
+    let (to, from) = (silk.udp()?, kernel.udp()?);
+    from.connect(to.local_addr()?)?;
+    let forged = forged_datagram(lab, to.local_addr()?.port())?;
+    let mut payload = vec![0; 4 * SEGMENT_BYTES];
+    // Where a second datagram would begin if the segment size were the outer one's.
+    payload[SEGMENT_BYTES - HEADERS_BYTES..][..forged.len()].copy_from_slice(&forged);
+    setsockopt(&from, sockopt::UdpGsoSegment, &SEGMENT_BYTES.try_into()?)?;
+    from.send(&payload)?;
+    setsockopt(&from, sockopt::UdpGsoSegment, &0)?;
+    from.send(b"last")?;
+    let mut buffer = [0; 2048];
+    loop {
+        let (len, sender) = to.recv_from(&mut buffer)?;
+        ensure!(
+            sender == from.local_addr()?,
+            "payload became a packet of {sender}"
+        );
+        if &buffer[..len] == b"last" {
+            return Ok(());
+        }
+    }
+}
+
+/// What the second cell would send for a container of its own that is not there.
+fn forged_datagram(lab: &Lab, port: u16) -> Result<Vec<u8>> {
+    let [here, there] = [0, 1].map(|cell| lab.cells[cell].site);
+    let [a, b, c, d] = there.container.octets();
+    let absent = [a, b, c, d + 1];
+    let mut datagram = vec![0x08, 0, 0, 0, 0, 0, 1, 0];
+    PacketBuilder::ethernet2(vtep_mac(there.vtep), vtep_mac(here.vtep))
+        .ipv4(absent, here.container.octets(), 64)
+        .udp(4000, port)
+        .write(&mut datagram, b"forged")?;
+    Ok(datagram)
 }
