@@ -18,6 +18,7 @@ mod cells {
     pub(crate) mod repair;
     pub(crate) mod restart;
     pub(crate) mod setup;
+    pub(crate) mod stepdown;
     pub(crate) mod tables;
     pub(crate) mod wire;
 }
@@ -76,6 +77,7 @@ fn main() -> ExitCode {
         cells::lanes::cases(),
         cells::offload::cases(),
         cells::kernel_peer::cases(),
+        cells::stepdown::cases(),
         cells::overlay_v6::cases(),
         cells::tables::cases(),
         cells::containers::cases(),

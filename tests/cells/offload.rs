@@ -290,14 +290,19 @@ fn at_once(connections: &[Connection], transfer: impl Fn(&Connection) -> Result 
 
 fn features_are(lab: &mut Lab, expected: &Value) -> Result {
     for cell in &mut lab.cells {
-        let shown: Value = serde_json::from_str(&cell.daemon()?.ctl("link show -j")?)?;
-        let features = &shown[0]["silk_vtep"]["features"];
+        let features = features(cell.daemon()?)?;
         ensure!(
-            features == expected,
+            features == *expected,
             "shows {features}, expected {expected}"
         );
     }
     Ok(())
+}
+
+/// State by name, as `link show -j` has them.
+pub(super) fn features(daemon: &Daemon) -> Result<Value> {
+    let shown: Value = serde_json::from_str(&daemon.ctl("link show -j")?)?;
+    Ok(shown[0]["silk_vtep"]["features"].clone())
 }
 
 /// More than one packet in one, by what it holds and where it passed.
