@@ -266,6 +266,7 @@ fn coalesce_allocates_nothing() {
     };
     let key = MergeKey {
         source: PEER_UNDERLAY,
+        tos: 0,
         header: HEADER,
     };
     let mut coalescer = Coalescer::new(options);

@@ -64,7 +64,7 @@ impl Key for u32 {
     }
 
     fn prefix(self, length: u8) -> Self {
-        let host_bits = u32::from(Self::WIDTH - length);
+        let host_bits = Self::from(Self::WIDTH - length);
         self & Self::MAX.checked_shl(host_bits).unwrap_or(0)
     }
 }

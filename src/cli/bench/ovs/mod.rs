@@ -212,6 +212,7 @@ fn add_container(place: &Place, peer: &CellPlan) -> Result<(), SetupError> {
         name,
         mac,
         mtu_bytes: MTU_BYTES,
+        gso_max_segs: None,
     };
     let host = end(&name, MacAddr::host_side(plan.container));
     let container = end(CONTAINER_LINK, MacAddr::overlay(plan.container));
