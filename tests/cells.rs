@@ -7,6 +7,7 @@ mod support;
 
 mod cells {
     pub(crate) mod containers;
+    pub(crate) mod doctor;
     pub(crate) mod exchange;
     pub(crate) mod garbage;
     pub(crate) mod kernel_peer;
@@ -86,6 +87,7 @@ fn main() -> ExitCode {
         cells::restart::cases(),
         cells::repair::cases(),
         cells::setup::cases(),
+        cells::doctor::cases(),
         cells::garbage::cases(),
     ];
     let obstacles = Obstacles::probe();

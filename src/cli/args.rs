@@ -54,6 +54,8 @@ pub enum Command {
     Demo,
     /// Measure this dataplane and the kernel's, in turn, in namespaces on this machine
     Bench(BenchArgs),
+    /// Say what this host can and cannot do for a daemon, and the mend
+    Doctor,
     /// Wire containers to this host
     #[command(subcommand)]
     Container(ContainerCommand),

@@ -5,6 +5,7 @@ pub mod args;
 pub mod bench;
 pub mod container;
 pub mod demo;
+pub mod doctor;
 mod lab;
 pub mod print;
 pub mod run;
@@ -28,6 +29,7 @@ pub fn run(line: &CommandLine) -> Result<(), CliError> {
     match &line.command {
         Command::Run { config } => run::run(config, &line.global),
         Command::Demo => demo::run(line.global.json),
+        Command::Doctor => doctor::run(&line.global, out),
         Command::Bench(args) => bench::run(args, line.global.json),
         Command::Container(command) => container::run(command, &line.global, out),
         Command::Table(command) => tables::run(command, &line.global, out),

@@ -9,10 +9,10 @@ mod events;
 mod limits;
 mod link_facts;
 mod lock;
-mod offload;
-mod port_holder;
+pub(crate) mod offload;
+pub(crate) mod port_holder;
 mod repair;
-mod setup;
+pub(crate) mod setup;
 mod workers;
 
 use std::fmt::Write as _;

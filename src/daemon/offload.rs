@@ -7,7 +7,7 @@ use crate::io::{self, Offload, OffloadState, Offloads, TapOffloads, TapQueue};
 use crate::wire::vnet::GsoType;
 
 /// What to ask of the TAP.
-pub(super) fn wanted_of_tap(config: OffloadConfig) -> TapOffloads {
+pub(crate) fn wanted_of_tap(config: OffloadConfig) -> TapOffloads {
     TapOffloads {
         tso: config.tso,
         uso: config.tso && config.uso,
@@ -20,7 +20,7 @@ pub(super) fn wants_gro(config: OffloadConfig) -> bool {
 }
 
 /// The state of each, given the TAP they are to be used on.
-pub(super) fn probe(vtep: &VtepConfig, tap: &mut TapQueue) -> Offloads {
+pub(crate) fn probe(vtep: &VtepConfig, tap: &mut TapQueue) -> Offloads {
     let config = vtep.offload;
     let kernel = Kernel::running();
     let given = tap.offloads();
@@ -51,10 +51,11 @@ fn state(wanted: bool, supported: bool) -> OffloadState {
 
 /// A kernel's version, for faults that no probe shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Kernel([u32; 3]);
+pub(crate) struct Kernel([u32; 3]);
 
 impl Kernel {
-    fn running() -> Self {
+    /// This host's.
+    pub(crate) fn running() -> Self {
         Self::parse(&fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default())
     }
 
@@ -71,12 +72,12 @@ impl Kernel {
     }
 
     /// 7.0 to 7.1.4 corrupt the headers of what they cut.
-    fn has_sound_gso(self) -> bool {
+    pub(crate) fn has_sound_gso(self) -> bool {
         !(Self([7, 0, 0])..=Self([7, 1, 4])).contains(&self)
     }
 
     /// Before 5.12 tunnelled datagrams are joined that must not be.
-    fn has_sound_gro(self) -> bool {
+    pub(crate) fn has_sound_gro(self) -> bool {
         self >= Self([5, 12, 0])
     }
 }

@@ -7,7 +7,7 @@ use crate::io::PortHolder;
 use crate::netlink::{Netlink, vxlan_on_port};
 
 /// Asks netlink for vxlan devices, then /proc for processes.
-pub(super) struct Host;
+pub(crate) struct Host;
 
 impl PortHolder for Host {
     fn holder(&self, port: u16) -> Option<String> {

@@ -158,7 +158,7 @@ fn steer(name: &str, queues: &[TapQueue]) -> Steering {
 }
 
 /// Whether a link that has our name is a TAP we can attach to.
-fn check_ours(link: &Link) -> Result<(), SetupError> {
+pub(crate) fn check_ours(link: &Link) -> Result<(), SetupError> {
     let refuse = |cause: String, mend: String| {
         Err(SetupError::new("attach", link.name.as_str(), cause).mend(mend))
     };

@@ -25,6 +25,7 @@ pub use lane::{Lane, LaneError, LaneOptions, Progress, run_max_segs};
 pub use offloads::{Offload, OffloadState, Offloads};
 pub use steering::Steering;
 pub use tap::{TapOffloads, TapQueue};
+pub(crate) use udp::BUFFER_BYTES;
 pub use udp::{PortHolder, SOURCE_PORTS, UdpOptions, UdpPort, supports_gro, supports_gso};
 
 pub use crate::sys::udp::Datagram;

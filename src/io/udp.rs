@@ -20,7 +20,7 @@ use crate::sys;
 pub const SOURCE_PORTS: usize = 32;
 
 /// Room for bursts: the default of 212,992 bytes holds three super-frames.
-const BUFFER_BYTES: c_int = 4 << 20;
+pub(crate) const BUFFER_BYTES: c_int = 4 << 20;
 
 /// How the sockets are made. See the keys of the same names in the configuration.
 #[derive(Debug, Clone)]

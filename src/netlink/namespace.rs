@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::sched::{CloneFlags, setns};
+use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::error::{SetupError, errno, shortage};
 use crate::sys;
@@ -55,6 +55,24 @@ impl Namespace {
     /// If `/proc` is not mounted.
     pub fn current() -> Result<Self, SetupError> {
         Self::open_path(Path::new(OWN), "current")
+    }
+
+    /// A new namespace that nobody else sees: it has no name, and goes when this is dropped.
+    ///
+    /// # Errors
+    /// Without CAP_SYS_ADMIN, or if the kernel has no namespaces.
+    pub fn unnamed() -> Result<Self, SetupError> {
+        on_own_thread(|| {
+            unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| {
+                let mend = match errno {
+                    Errno::EPERM => "needs CAP_SYS_ADMIN: run as root",
+                    _ => "the kernel lacks network namespaces (CONFIG_NET_NS), or /proc/sys/user/max_net_namespaces is reached",
+                };
+                let cause = format!("unshare: {errno:?}");
+                SetupError::new("create network namespace", "unnamed", cause).mend(mend)
+            })?;
+            Self::open_path(Path::new(OWN), "unnamed")
+        })
     }
 
     /// Which namespace this is.

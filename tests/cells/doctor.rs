@@ -1,0 +1,154 @@
+//! `doctor`: says what is so, and leaves nothing behind.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::process::Output;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::super::Case;
+use super::offload::features;
+use crate::support::Kind::{Kernel, Silk};
+use crate::support::{Lab, Namespace, Plan, Result, Snapshot, ensure};
+
+const SILK_VTEP: &str = env!("CARGO_BIN_EXE_silk-vtep");
+
+pub(crate) fn cases() -> Vec<Case> {
+    let case = |name: &str, plan, body: fn(&mut Lab) -> Result| {
+        Case::new(format!("doctor::{name}"), plan, body)
+    };
+    vec![
+        case(
+            "a_host_that_can_is_told_so_and_left_as_it_was",
+            Plan::of(&[Silk]).cold(),
+            able_host_is_left_alone,
+        ),
+        case(
+            "beside_a_daemon_it_says_what_the_daemon_shows",
+            Plan::of(&[Silk]),
+            agrees_with_a_daemon,
+        ),
+        case(
+            "a_nobody_is_told_what_is_missing",
+            Plan::of(&[Silk]).cold(),
+            nobody_is_told,
+        ),
+        case(
+            "a_kernel_device_in_the_way_is_named",
+            Plan::of(&[Kernel]),
+            kernel_device_is_named,
+        ),
+    ]
+}
+
+fn able_host_is_left_alone(lab: &mut Lab) -> Result {
+    let host = &lab.cells[0].host;
+    let before = Snapshot::of(host)?;
+    let output = doctor(host, &[], SILK_VTEP, "")?;
+    before.same_as(&Snapshot::of(host)?)?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.success(), "{}:\n{said}", output.status);
+    for name in ["cap-net-admin", "tap", "udp-port", "udp-gso"] {
+        let is_ok =
+            |line: &str| line.starts_with("ok ") && line.split_whitespace().nth(1) == Some(name);
+        ensure!(said.lines().any(is_ok), "{name} is not ok:\n{said}");
+    }
+    Ok(())
+}
+
+fn agrees_with_a_daemon(lab: &mut Lab) -> Result {
+    let host = lab.cells[0].host.clone();
+    let daemon = lab.cells[0].daemon()?;
+    let before = Snapshot::of(&host)?;
+    let checks = json(&doctor(&host, &[], SILK_VTEP, "-j")?)?;
+    before.same_as(&Snapshot::of(&host)?)?;
+    let shown = features(daemon)?;
+    for offload in ["tso", "uso", "tap-coalescing", "udp-gso", "udp-gro"] {
+        let doctors = state(&checks, offload);
+        ensure!(
+            (doctors == "ok") == (shown[offload] == "on"),
+            "{offload}: {doctors} says doctor, {} the daemon",
+            shown[offload]
+        );
+    }
+    for taken in ["name", "udp-port"] {
+        ensure!(state(&checks, taken) == "ok", "{taken}: {checks}");
+    }
+    Ok(())
+}
+
+fn nobody_is_told(lab: &mut Lab) -> Result {
+    // Where our own program is, others may not be let in.
+    let directory = TempDir::new()?;
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o755))?;
+    let program = directory.path().join("silk-vtep");
+    fs::copy(SILK_VTEP, &program)?;
+    let program = program
+        .to_str()
+        .ok_or("a temporary directory has a plain name")?;
+    let nobody = [
+        "setpriv",
+        "--reuid",
+        "65534",
+        "--regid",
+        "65534",
+        "--clear-groups",
+    ];
+    let host = &lab.cells[0].host;
+    let output = doctor(host, &nobody, program, "--json")?;
+    ensure!(output.status.code() == Some(1), "{}", output.status);
+    let verdict = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        verdict.contains("cannot run here") && verdict.lines().count() == 1,
+        "on standard error: {verdict:?}"
+    );
+    let checks = json(&output)?;
+    ensure!(state(&checks, "cap-net-admin") == "missing", "{checks}");
+    for check in checks.as_array().ok_or("a list")? {
+        let is_mendable = check["state"] != "missing" || check["mend"] != "";
+        ensure!(is_mendable, "no mend: {check}");
+    }
+    Ok(())
+}
+
+fn kernel_device_is_named(lab: &mut Lab) -> Result {
+    let output = doctor(&lab.cells[0].host, &[], SILK_VTEP, "")?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    ensure!(
+        output.status.code() == Some(1),
+        "{}:\n{said}",
+        output.status
+    );
+    for (name, word) in [("name", "vxlan"), ("udp-port", "ip link del silk-vtep")] {
+        let line = said
+            .lines()
+            .find(|line| line.split_whitespace().nth(1) == Some(name));
+        let line = line.unwrap_or_default();
+        ensure!(
+            line.starts_with("missing ") && line.contains(word),
+            "{said}"
+        );
+    }
+    Ok(())
+}
+
+fn doctor(host: &Namespace, prefix: &[&str], program: &str, option: &str) -> Result<Output> {
+    let words = prefix.iter().copied().chain([program, "doctor"]);
+    let mut words = words.chain(option.split_whitespace());
+    let mut command = host.command(words.next().ok_or("a program")?);
+    Ok(command.args(words).output()?)
+}
+
+fn json(output: &Output) -> Result<Value> {
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+fn state<'a>(checks: &'a Value, name: &str) -> &'a str {
+    let checks = checks.as_array().into_iter().flatten();
+    let mut checks = checks.filter(|check| check["name"] == name);
+    checks
+        .next()
+        .and_then(|check| check["state"].as_str())
+        .unwrap_or("not listed")
+}
