@@ -84,7 +84,7 @@ drop_reasons! {
     EcnCeNotEct = "ecn-ce-not-ect",
     /// An inner source address that our tables do not place behind the sending peer (strict_source).
     SourceNotPeers = "source-not-peers",
-    /// The host's receive queue overflowed before we read it, or the UDP checksum was wrong: the socket tells both as one (SO_RXQ_OVFL).
+    /// The host's receive queue overflowed before we read it, or the UDP checksum was wrong: the socket tells both as one (SO_RXQ_OVFL), when the next datagram comes, and counts datagrams that UDP_GRO joined as one.
     ReceiveQueueFull = "receive-queue-full",
     /// The TAP is down (EIO).
     TapDown = "tap-down",

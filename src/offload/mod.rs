@@ -18,5 +18,5 @@ mod transport;
 pub use coalesce::{
     CoalesceOptions, Coalescer, MergeKey, Merged, RUNS_MAX, SLICES_MAX, SUPER_FRAME_LEN_MAX, Slice,
 };
-pub use partial::{BadVnetHeader, complete, vnet_header};
+pub use partial::{BadVnetHeader, complete, is_filled, udp_vnet_header, vnet_header};
 pub use segment::{BadSuperFrame, HEADER_LEN_MAX, SEGMENTS_MAX, Segmenter};

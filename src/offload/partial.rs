@@ -35,6 +35,23 @@ pub fn vnet_header(frame: &[u8], mtu_bytes: u32) -> VnetHeader {
         .unwrap_or_default()
 }
 
+/// The header of a UDP super-frame of a kernel peer's, whose segments carry `gso_size` bytes of payload each: its checksum is partial
+/// too, since no card was there. The default header for any other frame.
+#[must_use]
+pub fn udp_vnet_header(frame: &[u8], gso_size: u16) -> VnetHeader {
+    Segment::parse(frame)
+        .filter(|segment| segment.protocol == Protocol::Udp && segment.may_be_partial())
+        .and_then(|segment| segment.udp_super_frame(gso_size))
+        .unwrap_or_default()
+}
+
+/// Whether a TCP or UDP packet fills the frame to its last byte, by its own lengths.
+#[must_use]
+pub fn is_filled(frame: &[u8]) -> bool {
+    Segment::parse(frame)
+        .is_some_and(|segment| segment.transport.offset + segment.bytes.len() == frame.len())
+}
+
 /// Finishes the partial checksum of a frame read from the TAP, as `skb_checksum_help` does: over all from `csum_start` to the
 /// end, and 0 is written as 0xffff, which in UDP says "computed" and elsewhere is its equal. Without NEEDS_CSUM, nothing is done.
 ///
@@ -100,6 +117,16 @@ impl Segment<'_> {
             ..VnetHeader::default()
         };
         Some(self.super_frame(header, mtu_bytes).unwrap_or(header))
+    }
+
+    fn udp_super_frame(&self, gso_size: u16) -> Option<VnetHeader> {
+        let (source, _) = self.addresses;
+        Some(VnetHeader {
+            gso_type: self.protocol.gso_type(source),
+            hdr_len: u16::try_from(self.transport.offset + self.header_len()?).ok()?,
+            gso_size,
+            ..self.partial_header(u32::MAX)?
+        })
     }
 
     /// `header` with the fields of a TCP super-frame. `None` if this is not TCP or no larger than the MTU, if its header length

@@ -106,6 +106,7 @@ impl Rung {
         let states = FEATURES.map(|name| (name.to_owned(), json!(state(name))));
         let mut features = Map::from_iter(states);
         features.insert("offload-refusals".to_owned(), json!("0"));
+        features.insert("steering".to_owned(), json!("one-queue"));
         Value::Object(features)
     }
 

@@ -7,7 +7,7 @@ use super::writer::Writer;
 use super::{BATCH, LaneError, LaneOptions, Patience, Progress, Scope};
 use crate::drop_reason::DropReason;
 use crate::io::{Arrivals, Datagram, Fault, Offload, Offloads, Tap, Underlay};
-use crate::offload::{CoalesceOptions, Coalescer, MergeKey, Merged, Slice};
+use crate::offload::{self, CoalesceOptions, Coalescer, MergeKey, Merged, Slice};
 use crate::vtep::{self, Ingress as Verdict, Received};
 use crate::wire::{ip, vxlan};
 
@@ -104,6 +104,11 @@ impl Ingress {
             let reason = DropReason::TruncatedDatagram;
             return writer.scope().count_drop(peer, reason);
         }
+        let joined = &self.arrivals.slot(index)[..message.len];
+        if let Some(gso_size) = inner_segment_bytes(message, joined) {
+            let whole = 0..message.len;
+            return self.judge(index, whole, Some(gso_size), received, writer, back);
+        }
         for segment in segments(message) {
             self.segment(index, segment, received, writer, back);
         }
@@ -119,25 +124,31 @@ impl Ingress {
         writer: &mut Writer<'_, '_, impl Tap>,
         back: &mut Back<'_, impl Underlay>,
     ) {
-        let arrivals = &mut self.arrivals;
-        let at = Slice {
-            buffer: index,
-            // A datagram without a header has no frame, and is no run's.
-            start: segment.end.min(segment.start + vxlan::HEADER_LEN),
-            end: segment.end,
-        };
-        let datagram = &arrivals.slot(index)[segment];
-        let key = MergeKey {
-            source: received.source,
-            tos: received.tos,
-            header: datagram.first_chunk().copied().unwrap_or_default(),
-        };
+        let arrivals = &self.arrivals;
+        let at = frame_of(index, &segment);
+        let key = merge_key(received, &arrivals.slot(index)[segment.clone()]);
         let frame = &arrivals.slot(index)[at.range()];
         let out = &mut |merged: &Merged<'_>| writer.write(arrivals, merged);
-        if self.coalescer.extend(&key, at, frame, out) {
-            return;
+        if !self.coalescer.extend(&key, at, frame, out) {
+            self.judge(index, segment, None, received, writer, back);
         }
+    }
+
+    /// A datagram whose verdict is not known. With `gso_size` its frame is a UDP super-frame of segments of that many bytes.
+    fn judge(
+        &mut self,
+        index: usize,
+        segment: Range<usize>,
+        gso_size: Option<u16>,
+        received: Received,
+        writer: &mut Writer<'_, '_, impl Tap>,
+        back: &mut Back<'_, impl Underlay>,
+    ) {
         let scope = writer.scope();
+        let arrivals = &mut self.arrivals;
+        let at = frame_of(index, &segment);
+        let datagram = &arrivals.slot(index)[segment];
+        let key = merge_key(received, datagram);
         match vtep::ingress(scope.tables, datagram, received) {
             Verdict::Deliver(deliver) => {
                 if let Some(ecn) = deliver.ecn {
@@ -145,7 +156,10 @@ impl Ingress {
                 }
                 let frame = &arrivals.slot(index)[at.range()];
                 let out = &mut |merged: &Merged<'_>| writer.write(arrivals, merged);
-                self.coalescer.push(&key, at, frame, out);
+                match gso_size {
+                    None => self.coalescer.push(&key, at, frame, out),
+                    Some(bytes) => self.coalescer.push_super_frame(at, frame, bytes, out),
+                }
             }
             Verdict::Reply { reply, peer } => {
                 back.egress
@@ -176,6 +190,34 @@ fn coalesce(offloads: &Offloads, mtu_bytes: u32) -> CoalesceOptions {
         tcp,
         udp: tcp && offloads.is_on(Offload::Uso),
     }
+}
+
+/// Where in slot `index` the frame of a datagram is. One without a VXLAN header has none, and is no run's.
+fn frame_of(index: usize, datagram: &Range<usize>) -> Slice {
+    Slice {
+        buffer: index,
+        start: datagram.end.min(datagram.start + vxlan::HEADER_LEN),
+        end: datagram.end,
+    }
+}
+
+fn merge_key(received: Received, datagram: &[u8]) -> MergeKey {
+    MergeKey {
+        source: received.source,
+        tos: received.tos,
+        header: datagram.first_chunk().copied().unwrap_or_default(),
+    }
+}
+
+/// The segment size of a frame that a kernel peer sent as one UDP super-frame. Between links that carry it whole nobody cuts it, and
+/// the socket then tells the inner segment size as if datagrams had been joined (`udp_cmsg_recv` does not ask which layer's it is).
+/// Cutting the message by it would make datagrams of a container's payload. The lengths tell the two apart: datagrams that were
+/// joined are shorter, each, than the message.
+fn inner_segment_bytes(message: &Datagram, bytes: &[u8]) -> Option<u16> {
+    let frame = bytes.get(vxlan::HEADER_LEN..)?;
+    let segment_bytes = message.segment_bytes?;
+    let is_one = bytes.len() > usize::from(segment_bytes) && offload::is_filled(frame);
+    is_one.then_some(segment_bytes)
 }
 
 /// The datagrams of one message.

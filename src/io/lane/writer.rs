@@ -7,11 +7,14 @@ use arrayvec::ArrayVec;
 use super::Scope;
 use crate::drop_reason::DropReason;
 use crate::io::{Arrivals, Fault, Offload, Tap};
-use crate::offload::{Merged, SLICES_MAX, Slice};
+use crate::offload::{HEADER_LEN_MAX, Merged, SLICES_MAX, Segmenter, Slice};
 use crate::wire::vnet::{GsoType, VnetHeader};
 
 /// EINVAL: of a super-frame it may mean the kind, of a frame the frame.
 const REFUSED: Fault = Fault::Packet(DropReason::TapRefused);
+
+/// The TAP does not take this kind of super-frame.
+struct Refused;
 
 /// The TAP's writing side, for the time of a read.
 pub(super) struct Writer<'a, 't, T> {
@@ -44,29 +47,86 @@ impl<'a, 't, T: Tap> Writer<'a, 't, T> {
 
     /// Writes frames as one, or one by one if the TAP refuses that. Every frame is counted once, as delivered or as dropped.
     pub(super) fn write(&mut self, arrivals: &Arrivals, merged: &Merged<'_>) {
-        let sent = self.send(arrivals, merged.header(), merged.headers(), merged.slices());
-        match sent {
-            Err(error) if merged.is_super_frame() && Fault::of_tap_write(&error) == REFUSED => {
-                self.write_each(arrivals, merged);
+        let offload = match merged.header().gso_type {
+            GsoType::None => {
+                let _ = self.write_whole(arrivals, merged);
+                return;
             }
-            sent => self.count(arrivals, merged.frames(), sent),
+            GsoType::UdpL4 => Offload::Uso,
+            GsoType::TcpV4 | GsoType::TcpV6 => Offload::TapCoalescing,
+        };
+        if self.scope.offloads.is_on(offload) && self.write_whole(arrivals, merged).is_ok() {
+            return;
+        }
+        let taken = if merged.is_super_frame() {
+            self.write_each(arrivals, merged)
+        } else {
+            self.write_cut(arrivals, merged)
+        };
+        // Frames that the TAP does not take alone either are no fault of the offload.
+        if taken > 0 && self.scope.offloads.is_on(offload) {
+            self.scope.offloads.refuse(offload);
         }
     }
 
-    fn write_each(&mut self, arrivals: &Arrivals, merged: &Merged<'_>) {
+    /// # Errors
+    /// The TAP refuses it as a super-frame: nothing is counted.
+    fn write_whole(&mut self, arrivals: &Arrivals, merged: &Merged<'_>) -> Result<(), Refused> {
+        let sent = self.send(arrivals, merged.header(), merged.headers(), merged.slices());
+        match sent {
+            Err(error)
+                if merged.header().gso_type != GsoType::None
+                    && Fault::of_tap_write(&error) == REFUSED =>
+            {
+                Err(Refused)
+            }
+            sent => {
+                self.count(arrivals, merged.frames(), sent);
+                Ok(())
+            }
+        }
+    }
+
+    /// Frames that were joined here, each as it came; returns how many the TAP took.
+    fn write_each(&mut self, arrivals: &Arrivals, merged: &Merged<'_>) -> usize {
         let mut taken = 0;
         for frame in merged.frames() {
             let sent = self.send(arrivals, &VnetHeader::default(), &[], &[frame]);
             taken += usize::from(sent.is_ok());
             self.count(arrivals, [frame], sent);
         }
-        // Frames that the TAP does not take alone either are no fault of the offload.
-        if taken > 0 {
-            self.scope.offloads.refuse(match merged.header().gso_type {
-                GsoType::UdpL4 => Offload::Uso,
-                _ => Offload::TapCoalescing,
-            });
+        taken
+    }
+
+    /// A super-frame that came as one, cut; returns how many of its segments the TAP took. It is counted as the one frame it came as.
+    fn write_cut(&mut self, arrivals: &Arrivals, merged: &Merged<'_>) -> usize {
+        let at = merged.slices()[0];
+        let frame = &arrivals.slot(at.buffer)[at.range()];
+        let Ok(segmenter) = Segmenter::new(frame, merged.header()) else {
+            self.count(
+                arrivals,
+                [at],
+                Err(io::Error::from_raw_os_error(libc::EINVAL)),
+            );
+            return 0;
+        };
+        let mut headers = [0; HEADER_LEN_MAX];
+        let (mut taken, mut result) = (0, Ok(()));
+        for index in 0..segmenter.segments() {
+            let payload = segmenter.emit(index, &mut headers);
+            let headers = &headers[..segmenter.header_len()];
+            let payload = Slice {
+                buffer: at.buffer,
+                start: at.start + payload.start,
+                end: at.start + payload.end,
+            };
+            match self.send(arrivals, &VnetHeader::default(), headers, &[payload]) {
+                Ok(()) => taken += 1,
+                Err(error) => result = Err(error),
+            }
         }
+        self.count(arrivals, [at], result);
+        taken
     }
 
     fn send(

@@ -83,7 +83,7 @@ impl<'a> Merged<'a> {
     /// True if this is more than one frame.
     #[must_use]
     pub fn is_super_frame(&self) -> bool {
-        !self.headers.is_empty()
+        self.slices.len() > 1
     }
 
     /// Bytes of the frame to write, without the `virtio_net_hdr`.

@@ -41,6 +41,7 @@ mod run;
 
 use std::net::IpAddr;
 
+use super::partial::udp_vnet_header;
 use super::transport::Segment;
 use crate::wire::ethernet::Frame;
 use crate::wire::ip::Network;
@@ -160,6 +161,18 @@ impl Coalescer {
             self.close_if_sealed(position, out);
         }
         position.is_some()
+    }
+
+    /// Takes a frame that is a UDP super-frame already, `gso_size` bytes of payload to a segment. It passes alone.
+    pub fn push_super_frame(
+        &mut self,
+        at: Slice,
+        frame: &[u8],
+        gso_size: u16,
+        out: &mut impl FnMut(&Merged<'_>),
+    ) {
+        self.close_between(addresses(frame), out);
+        out(&Merged::alone(&at, udp_vnet_header(frame, gso_size)));
     }
 
     /// Gives all that is open to `out`, oldest run first. The buffers may be used again afterwards.
