@@ -36,9 +36,10 @@
 //! group      10.255.108.184 -> 0x0003            tables::GroupTable      who is speaking
 //! ```
 //!
-//! The lane writes what the verdict says and sends one datagram, from a port that the flow's hash chose. On B another lane receives it and
-//! asks [`vtep::ingress`]: is the sender a peer, is the header one the kernel would take, do our own tables place the inner source behind
-//! that sender? Then the inner frame goes to the TAP, and B's kernel routes it to the container.
+//! The lane writes what the verdict says and sends one datagram, from a port that the flow's hash chose: a super-frame becomes many, cut
+//! by [`offload::Segmenter`] and sent at once. On B another lane receives them, joined again by the host if it can, and asks [`vtep::ingress`]: is the sender a peer, is the header one the kernel would take, do our own tables place the inner source behind
+//! that sender? Then the inner frame goes to the TAP, those of one flow as one
+//! ([`offload::Coalescer`]), and B's kernel routes it to the container.
 //!
 //! # The calling contract
 //!
