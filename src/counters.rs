@@ -1,27 +1,39 @@
-//! Counters that data leaves for control: one cache-padded [`Shard`] per lane, written by that lane alone and summed by whoever reads.
+//! Counters that data leaves for control: one [`Shard`] per lane, written by that lane alone and summed by whoever reads.
 //!
 //! A [`Counters`] belongs to the whole device or to one peer; both are the same noun. Bytes are those of the inner frame with its
 //! Ethernet header, as the kernel device counts them.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crossbeam_utils::CachePadded;
-
 use crate::drop_reason::DropReason;
 
 /// One [`Shard`] per lane.
 #[derive(Debug)]
-pub struct Counters(Box<[CachePadded<Shard>]>);
+pub struct Counters(Box<[Shard]>);
 
-/// What one lane counted. Only that lane writes, so a count is a plain load and store.
+/// What one lane counted. The threads of its two directions may both write anything; what each writes all the time is in cache lines
+/// of its own.
 #[derive(Debug, Default)]
 pub struct Shard {
-    tx_packets: AtomicU64,
-    tx_bytes: AtomicU64,
-    rx_packets: AtomicU64,
-    rx_bytes: AtomicU64,
+    tx: Carried,
+    rx: Carried,
     replies: AtomicU64,
     drops: [AtomicU64; DropReason::COUNT],
+}
+
+/// Frames that went one way, in a cache line.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Carried {
+    packets: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Carried {
+    fn add(&self, packets: usize, bytes: usize) {
+        add(&self.packets, packets as u64);
+        add(&self.bytes, bytes as u64);
+    }
 }
 
 /// A reading.
@@ -45,7 +57,7 @@ impl Counters {
     /// All zero, for `lanes` lanes.
     #[must_use]
     pub fn new(lanes: usize) -> Self {
-        Self((0..lanes).map(|_| CachePadded::default()).collect())
+        Self((0..lanes).map(|_| Shard::default()).collect())
     }
 
     /// The shard that lane `lane` alone may write.
@@ -77,14 +89,12 @@ impl Counters {
 impl Shard {
     /// `packets` frames of `bytes` bytes in all went to the underlay.
     pub fn count_tx(&self, packets: usize, bytes: usize) {
-        add(&self.tx_packets, packets as u64);
-        add(&self.tx_bytes, bytes as u64);
+        self.tx.add(packets, bytes);
     }
 
     /// `packets` frames of `bytes` bytes in all were delivered.
     pub fn count_rx(&self, packets: usize, bytes: usize) {
-        add(&self.rx_packets, packets as u64);
-        add(&self.rx_bytes, bytes as u64);
+        self.rx.add(packets, bytes);
     }
 
     /// One request was answered.
@@ -106,19 +116,18 @@ impl Shard {
     #[must_use]
     pub fn totals(&self) -> Totals {
         Totals {
-            tx_packets: self.tx_packets.load(Relaxed),
-            tx_bytes: self.tx_bytes.load(Relaxed),
-            rx_packets: self.rx_packets.load(Relaxed),
-            rx_bytes: self.rx_bytes.load(Relaxed),
+            tx_packets: self.tx.packets.load(Relaxed),
+            tx_bytes: self.tx.bytes.load(Relaxed),
+            rx_packets: self.rx.packets.load(Relaxed),
+            rx_bytes: self.rx.bytes.load(Relaxed),
             replies: self.replies.load(Relaxed),
             drops: std::array::from_fn(|i| self.drops[i].load(Relaxed)),
         }
     }
 }
 
-/// One writer, so no read-modify-write: readers may miss the last count, never see a torn one.
 fn add(counter: &AtomicU64, n: u64) {
-    counter.store(counter.load(Relaxed).wrapping_add(n), Relaxed);
+    counter.fetch_add(n, Relaxed);
 }
 
 impl Default for Totals {

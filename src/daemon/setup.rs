@@ -69,7 +69,7 @@ pub(super) fn start(
         mtu_bytes,
         offloads,
     };
-    let workers = start_lanes(vtep, queues, ports, &control, &options, &sender)?;
+    let workers = start_lanes(vtep, &queues, &ports, &control, &options, &sender)?;
     device.keep = vtep.persist;
     Ok(Daemon {
         events,
@@ -268,20 +268,20 @@ fn persist(queues: &mut [TapQueue], name: &str) -> Result<(), SetupError> {
 
 fn start_lanes(
     vtep: &VtepConfig,
-    queues: Vec<TapQueue>,
-    ports: Vec<UdpPort>,
+    queues: &[TapQueue],
+    ports: &[UdpPort],
     control: &Control,
     options: &LaneOptions,
     events: &Sender<Event>,
 ) -> Result<Workers, SetupError> {
-    let counters = control.counters();
-    let lanes = queues.into_iter().zip(ports).enumerate();
-    let lanes = lanes
-        .map(|(index, (tap, underlay))| {
-            let tables = Arc::clone(control.tables());
-            let counters = Arc::clone(counters);
-            Lane::new(index, tap, underlay, tables, counters, options)
-        })
-        .collect();
-    Workers::start(lanes, vtep, events)
+    Workers::start(vtep, events, |index| {
+        Lane::new(
+            index,
+            queues[index].clone(),
+            ports[index].clone(),
+            Arc::clone(control.tables()),
+            Arc::clone(control.counters()),
+            options,
+        )
+    })
 }

@@ -10,44 +10,49 @@ use nix::unistd::Pid;
 use super::events::{Event, join, spawn};
 use crate::control::config::VtepConfig;
 use crate::error::SetupError;
-use crate::io::worker::{Stop, Worker};
+use crate::io::worker::{Direction, Stop, Worker};
 use crate::io::{Lane, TapQueue, UdpPort};
 
-/// One thread per lane; stopped and joined when dropped.
+/// A thread for each direction of each lane; stopped and joined when dropped.
 pub(super) struct Workers {
-    lanes: Vec<(Stop, Option<thread::JoinHandle<()>>)>,
+    threads: Vec<(Stop, Option<thread::JoinHandle<()>>)>,
 }
 
 impl Workers {
-    /// Starts every lane, lane i pinned to `cpus[i % len]` if there are any.
+    /// Starts every lane, lane i pinned to `cpus[i % len]` if there are any. `lane` makes the `Lane` of that number, once for each
+    /// direction.
     pub(super) fn start(
-        lanes: Vec<Lane<TapQueue, UdpPort>>,
         vtep: &VtepConfig,
         events: &Sender<Event>,
+        lane: impl Fn(usize) -> Lane<TapQueue, UdpPort>,
     ) -> Result<Self, SetupError> {
         let cpus = &vtep.cpus;
         let busy_poll = Duration::from_micros(vtep.busy_poll_us.into());
-        let mut workers = Self { lanes: Vec::new() };
-        for (index, lane) in lanes.into_iter().enumerate() {
+        let mut workers = Self {
+            threads: Vec::new(),
+        };
+        for index in 0..vtep.lanes.get() {
             let cpu = (!cpus.is_empty()).then(|| cpus[index % cpus.len()]);
-            workers.start_one(index, lane, cpu, busy_poll, events.clone())?;
+            for direction in Direction::ALL {
+                let name = format!("{} {index}", direction.name());
+                let worker = Worker::new(lane(index), direction, busy_poll)
+                    .map_err(|error| SetupError::system("start", name.as_str(), &error))?;
+                workers.start_one(&name, index, worker, cpu, events.clone())?;
+            }
         }
         Ok(workers)
     }
 
     fn start_one(
         &mut self,
+        name: &str,
         index: usize,
-        lane: Lane<TapQueue, UdpPort>,
+        worker: Worker,
         cpu: Option<usize>,
-        busy_poll: Duration,
         events: Sender<Event>,
     ) -> Result<(), SetupError> {
-        let name = format!("lane {index}");
-        let worker = Worker::new(lane, busy_poll)
-            .map_err(|error| SetupError::system("start", name.as_str(), &error))?;
         let stop = worker.stop_handle();
-        let thread = spawn(&name, move || {
+        let thread = spawn(name, move || {
             if let Some(cpu) = cpu {
                 pin(cpu);
             }
@@ -56,17 +61,17 @@ impl Workers {
                 let _ = events.send(Event::LaneEnded(index, error));
             }
         })?;
-        self.lanes.push((stop, Some(thread)));
+        self.threads.push((stop, Some(thread)));
         Ok(())
     }
 }
 
 impl Drop for Workers {
     fn drop(&mut self) {
-        for (stop, _) in &self.lanes {
+        for (stop, _) in &self.threads {
             stop.stop();
         }
-        for (_, thread) in &mut self.lanes {
+        for (_, thread) in &mut self.threads {
             join(thread.take());
         }
     }

@@ -1,9 +1,11 @@
 //! One queue of the kernel's TAP.
 
-use std::io::{self, IoSlice, Read};
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 
 use nix::sys::uio::writev;
+use nix::unistd::read;
 
 use super::Tap;
 use super::probe::super_frame;
@@ -11,9 +13,11 @@ use crate::error::{SetupError, errno, shortage};
 use crate::sys;
 use crate::wire::vnet::GsoType;
 
-/// One queue. The device itself is made with the first and goes with the last, unless it is persistent.
+/// One queue; a clone is a second handle of the same queue. The device itself is made with the first queue and goes with the last, unless
+/// it is persistent.
+#[derive(Clone)]
 pub struct TapQueue {
-    device: tun::Device,
+    device: Arc<tun::Device>,
     offloads: TapOffloads,
 }
 
@@ -76,7 +80,10 @@ impl TapQueue {
             .close_fd_on_drop(true);
         let device = tun::Device::new(&configuration).map_err(io::Error::other)?;
         device.set_nonblock()?;
-        Ok(Self { device, offloads })
+        Ok(Self {
+            device: Arc::new(device),
+            offloads,
+        })
     }
 
     /// Which super-frames it gives and takes.
@@ -98,7 +105,7 @@ impl TapQueue {
     /// # Errors
     /// The device is gone.
     pub fn persist(&mut self, name: &str) -> Result<(), SetupError> {
-        sys::tun::set_persist(sys::tun::borrow(&self.device), true)
+        sys::tun::set_persist(sys::tun::borrow(&*self.device), true)
             .map_err(|error| failed(name, "TUNSETPERSIST", &error))
     }
 }
@@ -126,11 +133,11 @@ fn mend(error: &io::Error) -> &'static str {
 
 impl Tap for TapQueue {
     fn recv(&mut self, packet: &mut [u8]) -> io::Result<usize> {
-        self.device.read(packet)
+        Ok(read(sys::tun::borrow(&*self.device), packet)?)
     }
 
     fn send(&mut self, slices: &[IoSlice<'_>]) -> io::Result<()> {
-        writev(sys::tun::borrow(&self.device), slices)?;
+        writev(sys::tun::borrow(&*self.device), slices)?;
         Ok(())
     }
 }

@@ -8,6 +8,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
 
 use libc::c_int;
 use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
@@ -47,11 +48,11 @@ pub trait PortHolder {
     fn holder(&self, port: u16) -> Option<String>;
 }
 
-/// One lane's sockets.
-#[derive(Debug)]
+/// One lane's sockets; a clone is a second handle of the same.
+#[derive(Debug, Clone)]
 pub struct UdpPort {
-    receiver: Socket,
-    senders: Vec<Socket>,
+    receiver: Arc<Socket>,
+    senders: Arc<[Socket]>,
 }
 
 impl UdpPort {
@@ -81,7 +82,10 @@ impl UdpPort {
                     Some(first) => first,
                     None => options.senders_on(&ports)?,
                 };
-                Ok(Self { receiver, senders })
+                Ok(Self {
+                    receiver: Arc::new(receiver),
+                    senders: senders.into(),
+                })
             })
             .collect()
     }
@@ -311,7 +315,7 @@ fn mend(error: &io::Error) -> &'static str {
 impl Underlay for UdpPort {
     fn recv(&mut self, arrivals: &mut Arrivals) -> io::Result<()> {
         let (bytes, slot_bytes, messages) = arrivals.parts();
-        sys::udp::recv_many(&self.receiver, bytes, slot_bytes, messages)
+        sys::udp::recv_many(&*self.receiver, bytes, slot_bytes, messages)
     }
 
     fn source(&self, flow_hash: u32) -> usize {
@@ -416,7 +420,7 @@ mod tests {
             options.bind_local = bind_local;
             options.source_ports = options.port..options.port.saturating_add(8);
             let lanes = UdpPort::open(&options, 2, &Nobody).expect("opened");
-            for sender in &lanes[0].senders {
+            for sender in lanes[0].senders.iter() {
                 assert_ne!(local_port(sender).expect("bound"), options.port);
             }
         }

@@ -277,7 +277,7 @@ fn want_of_descriptors_is_told(lab: &mut Lab) -> Result {
         &socket,
         "watch silk-vtep: NETLINK_ROUTE",
         "watch silk-vtep",
-        "start lane 0",
+        "start egress 0",
     ] {
         let line =
             format!("silk-vtep: {told}: EMFILE (raise the limit of open files (RLIMIT_NOFILE))");
