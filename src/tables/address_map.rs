@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use rustc_hash::FxHashMap;
 
+use super::Address;
+
 /// A map from addresses to `V`. Only operators choose its keys, so its hash need not resist an attacker.
 #[derive(Debug)]
 pub(super) struct AddressMap<V> {
@@ -22,11 +24,8 @@ impl<V> Default for AddressMap<V> {
 
 impl<V> AddressMap<V> {
     #[inline]
-    pub(super) fn lookup(&self, address: IpAddr) -> Option<&V> {
-        match address {
-            IpAddr::V4(address) => self.v4.get(&address.to_bits()),
-            IpAddr::V6(address) => self.v6.get(&address.to_bits()),
-        }
+    pub(super) fn lookup(&self, address: impl Address) -> Option<&V> {
+        address.by_family(|bits| self.v4.get(&bits), |bits| self.v6.get(&bits))
     }
 
     /// The value of `address`, made by `value` if there is none.

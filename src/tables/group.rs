@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::Address;
 use super::address_map::AddressMap;
 use crate::wire::GroupId;
 
@@ -27,7 +28,8 @@ impl GroupTable {
 
     /// The group of `address`.
     #[must_use]
-    pub fn lookup(&self, address: IpAddr) -> Option<GroupId> {
+    #[inline]
+    pub fn lookup(&self, address: impl Address) -> Option<GroupId> {
         self.0.lookup(address).copied()
     }
 

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net};
 
+use super::Address;
 use crate::wire::{MacAddr, Vni, vxlan};
 
 /// Identity and rules of this VTEP.
@@ -53,36 +54,37 @@ impl Local {
     /// True if `address` is one of ours or lies in one of our subnets.
     #[must_use]
     #[inline]
-    pub fn covers(&self, address: IpAddr) -> bool {
-        self.in_own_subnet(address) || self.addresses.contains(&address)
+    pub fn covers(&self, address: impl Address) -> bool {
+        self.in_own_subnet(address) || self.addresses.contains(&address.into())
     }
 
     /// True if `address` lies in one of our subnets.
     #[must_use]
     #[inline]
-    pub fn in_own_subnet(&self, address: IpAddr) -> bool {
+    pub fn in_own_subnet(&self, address: impl Address) -> bool {
         self.subnets.iter().any(|subnet| contains(subnet, address))
     }
 }
 
 /// As [`IpNet::contains`], which makes and compares the first and last address: every packet asks twice.
 #[inline]
-fn contains(subnet: &IpNet, address: IpAddr) -> bool {
-    match (subnet, address) {
-        (IpNet::V4(net), IpAddr::V4(address)) => {
-            let differing = net.addr().to_bits() ^ address.to_bits();
-            differing.leading_zeros() >= u32::from(net.prefix_len())
-        }
-        (IpNet::V6(net), IpAddr::V6(address)) => {
-            let differing = net.addr().to_bits() ^ address.to_bits();
-            differing.leading_zeros() >= u32::from(net.prefix_len())
-        }
-        _ => false,
+fn contains(subnet: &IpNet, address: impl Address) -> bool {
+    let within = |common_bits: u32| common_bits >= subnet.prefix_len().into();
+    match subnet {
+        IpNet::V4(net) => address.by_family(
+            |bits| within((net.addr().to_bits() ^ bits).leading_zeros()),
+            |_| false,
+        ),
+        IpNet::V6(net) => address.by_family(
+            |_| false,
+            |bits| within((net.addr().to_bits() ^ bits).leading_zeros()),
+        ),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::tables::fixtures::local;
 
     #[test]
@@ -96,7 +98,7 @@ mod tests {
             ("fd00::2", false, false),
             ("10.255.43.6", false, false),
         ] {
-            let address = address.parse().unwrap();
+            let address: IpAddr = address.parse().unwrap();
             assert_eq!(local.in_own_subnet(address), in_subnet, "{address}");
             assert_eq!(local.covers(address), covered, "{address}");
         }

@@ -3,6 +3,7 @@
 //! Control builds a snapshot from a [`TableSpec`] and swaps it whole; look-ups take no lock and allocate nothing. What a snapshot does
 //! not change it shares with the one before it, so that two snapshots can be compared cheaply (`Arc::ptr_eq`).
 
+mod address;
 mod address_map;
 mod fdb;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use std::sync::Arc;
 
 use path::Paths;
 
+pub use address::Address;
 pub use fdb::{Destination, Fdb, FdbEntry};
 pub use group::{GroupEntry, GroupTable};
 pub use local::Local;
@@ -237,7 +239,7 @@ mod tests {
         let mut spec = fixtures::spec();
         let registry = &mut CounterRegistry::new(1);
         let old = Tables::compile(Arc::new(fixtures::local()), &spec, registry);
-        let underlay = "10.0.16.14".parse().unwrap();
+        let underlay: std::net::IpAddr = "10.0.16.14".parse().unwrap();
         let counters =
             |tables: &Tables| Arc::clone(&tables.peers.lookup(underlay).unwrap().counters);
         counters(&old).lane(0).count_rx(1, 64);

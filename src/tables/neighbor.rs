@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::Address;
 use super::address_map::AddressMap;
 use crate::wire::MacAddr;
 
@@ -27,7 +28,8 @@ impl NeighborTable {
 
     /// The MAC of `address`.
     #[must_use]
-    pub fn lookup(&self, address: IpAddr) -> Option<MacAddr> {
+    #[inline]
+    pub fn lookup(&self, address: impl Address) -> Option<MacAddr> {
         self.0.lookup(address).copied()
     }
 

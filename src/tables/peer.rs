@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use super::FdbEntry;
 use super::address_map::AddressMap;
+use super::{Address, FdbEntry};
 use crate::counters::Counters;
 
 /// Another VTEP: an FDB destination, seen from the underlay.
@@ -85,14 +85,14 @@ impl PeerTable {
 
     /// Who speaks from `underlay`.
     #[must_use]
-    pub fn lookup(&self, underlay: IpAddr) -> Option<&Arc<Peer>> {
+    pub fn lookup(&self, underlay: impl Address) -> Option<&Arc<Peer>> {
         self.find(underlay).map(|id| self.at(id))
     }
 
     /// The number of who speaks from `underlay`.
     #[must_use]
     #[inline]
-    pub fn find(&self, underlay: IpAddr) -> Option<PeerId> {
+    pub fn find(&self, underlay: impl Address) -> Option<PeerId> {
         self.ids.lookup(underlay).copied()
     }
 

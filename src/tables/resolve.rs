@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use super::fdb::Span;
 use super::path::Path;
-use super::{Destination, PeerId, Route, Tables};
+use super::{Address, Destination, PeerId, Route, Tables};
 use crate::drop_reason::DropReason;
 use crate::wire::MacAddr;
 
@@ -44,14 +44,17 @@ impl Tables {
     /// # Errors
     /// As `resolve`.
     #[inline]
-    pub fn forward(&self, destination: IpAddr) -> Result<(MacAddr, &[Destination]), DropReason> {
+    pub fn forward(
+        &self,
+        destination: impl Address,
+    ) -> Result<(MacAddr, &[Destination]), DropReason> {
         let (_, mac, span) = self.follow(destination)?;
         Ok((mac, self.fdb.at(span)))
     }
 
     /// The route's position, the MAC and where that is.
     #[inline]
-    fn follow(&self, destination: IpAddr) -> Result<(usize, MacAddr, Span), DropReason> {
+    fn follow(&self, destination: impl Address) -> Result<(usize, MacAddr, Span), DropReason> {
         let position = self.routes.position(destination);
         let position = position.ok_or(DropReason::NoRoute)?;
         let (mac, span) = match self.paths.at(position) {
@@ -63,7 +66,7 @@ impl Tables {
     }
 
     /// The walk's last two steps.
-    pub(super) fn on_link(&self, next_hop: IpAddr) -> Result<(MacAddr, Span), DropReason> {
+    pub(super) fn on_link(&self, next_hop: impl Address) -> Result<(MacAddr, Span), DropReason> {
         let mac = self.neighbors.lookup(next_hop);
         let mac = mac.ok_or(DropReason::NoNeighbor)?;
         let span = self.fdb.span(mac).ok_or(DropReason::NoFdbEntry)?;
@@ -80,7 +83,7 @@ impl Tables {
     /// own tables. A peer's VTEP address passes, for it lies in the peer's subnet.
     #[must_use]
     #[inline]
-    pub fn belongs_to(&self, source: IpAddr, peer: PeerId) -> bool {
+    pub fn belongs_to(&self, source: impl Address, peer: PeerId) -> bool {
         let Some(position) = self.routes.position(source) else {
             return false;
         };

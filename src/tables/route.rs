@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::Address;
 use super::trie::Trie;
 
 /// One route.
@@ -61,18 +62,18 @@ impl RouteTable {
 
     /// The route with the longest prefix that covers `destination`.
     #[must_use]
-    pub fn lookup(&self, destination: IpAddr) -> Option<&Route> {
+    pub fn lookup(&self, destination: impl Address) -> Option<&Route> {
         let position = self.position(destination)?;
         Some(self.at(position))
     }
 
     /// Where among [`iter`](Self::iter)'s routes that one is.
     #[inline]
-    pub(super) fn position(&self, destination: IpAddr) -> Option<usize> {
-        match destination {
-            IpAddr::V4(address) => self.v4.lookup(address.to_bits()),
-            IpAddr::V6(address) => Some(self.v4.len() + self.v6.lookup(address.to_bits())?),
-        }
+    pub(super) fn position(&self, destination: impl Address) -> Option<usize> {
+        destination.by_family(
+            |bits| self.v4.lookup(bits),
+            |bits| Some(self.v4.len() + self.v6.lookup(bits)?),
+        )
     }
 
     /// The route at `position`.
@@ -130,7 +131,7 @@ mod tests {
     }
 
     fn via(table: &RouteTable, destination: &str) -> Option<String> {
-        let route = table.lookup(destination.parse().unwrap())?;
+        let route = table.lookup(destination.parse::<IpAddr>().unwrap())?;
         route.via.map(|via| via.to_string())
     }
 

@@ -64,7 +64,7 @@ impl Key for u32 {
     }
 
     fn prefix(self, length: u8) -> Self {
-        let host_bits = Self::from(Self::WIDTH - length);
+        let host_bits = (Self::WIDTH - length).into();
         self & Self::MAX.checked_shl(host_bits).unwrap_or(0)
     }
 }
@@ -83,7 +83,7 @@ impl Key for u128 {
     }
 
     fn prefix(self, length: u8) -> Self {
-        let host_bits = u32::from(Self::WIDTH - length);
+        let host_bits = (Self::WIDTH - length).into();
         self & Self::MAX.checked_shl(host_bits).unwrap_or(0)
     }
 }

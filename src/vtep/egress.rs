@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::Reply;
 use super::reply::Question;
 use crate::drop_reason::DropReason;
-use crate::tables::{Destination, Local, Tables};
+use crate::tables::{Address, Destination, Local, Tables};
 use crate::wire::ethernet::Frame;
 use crate::wire::flow;
 use crate::wire::ip::Network;
@@ -65,10 +65,32 @@ pub fn egress<'t>(tables: &'t Tables, bytes: &[u8]) -> Egress<'t> {
 fn judge<'t>(tables: &'t Tables, bytes: &[u8]) -> Result<Egress<'t>, DropReason> {
     let frame = Frame::new_checked(bytes).ok_or(DropReason::ShortFrame)?;
     let network = Network::parse(frame).map_err(|_| DropReason::TruncatedIp)?;
+    match network {
+        Network::V4(ip) => {
+            let ends = (ip.source(), ip.destination());
+            judge_packet(tables, frame, network, Some(ends))
+        }
+        Network::V6(ip) => {
+            let ends = (ip.source(), ip.destination());
+            judge_packet(tables, frame, network, Some(ends))
+        }
+        Network::Other => judge_packet(tables, frame, network, None::<(IpAddr, IpAddr)>),
+    }
+}
+
+/// `ends`: source and destination of an IP packet.
+#[inline]
+fn judge_packet<'t, A: Address>(
+    tables: &'t Tables,
+    frame: Frame<'_>,
+    network: Network<'_>,
+    ends: Option<(A, A)>,
+) -> Result<Egress<'t>, DropReason> {
     let mac = frame.destination();
     let (destination_mac, destinations) = if mac == tables.local.mac && tables.local.routing {
-        let resolved = route(tables, network)?;
-        (Some(resolved.0), resolved.1)
+        let (_, destination) = ends.ok_or(DropReason::NotRoutable)?;
+        let (mac, destinations) = route(tables, destination)?;
+        (Some(mac), destinations)
     } else if mac.is_multicast() {
         match answer(tables, frame)? {
             Some(reply) => return Ok(Egress::Reply(reply)),
@@ -77,22 +99,23 @@ fn judge<'t>(tables: &'t Tables, bytes: &[u8]) -> Result<Egress<'t>, DropReason>
     } else {
         (None, bridge(tables, mac)?)
     };
-    check_source(&tables.local, network)?;
+    let source = ends.map(|(source, _)| source);
+    check_source(&tables.local, source)?;
     Ok(Egress::Encap(Encap {
         destinations,
         destination_mac,
-        mark: mark(tables, network),
+        mark: mark(tables, source),
         tos: tables.local.tos | network.ecn().map_or(Ecn::NotEct, Ecn::encap) as u8,
         flow_hash: flow::hash_parsed(frame, network),
     }))
 }
 
-/// Route, neighbour, FDB: the MAC to write and where the frame goes.
-fn route<'t>(
-    tables: &'t Tables,
-    network: Network<'_>,
-) -> Result<(MacAddr, &'t [Destination]), DropReason> {
-    let (_, destination) = network.addresses().ok_or(DropReason::NotRoutable)?;
+/// Route, neighbour, FDB: the MAC to write and where the packet goes.
+#[inline]
+fn route(
+    tables: &Tables,
+    destination: impl Address,
+) -> Result<(MacAddr, &[Destination]), DropReason> {
     if tables.local.in_own_subnet(destination) {
         return Err(DropReason::AbsentContainer);
     }
@@ -138,20 +161,20 @@ fn non_empty(destinations: &[Destination]) -> Option<&[Destination]> {
 }
 
 /// Judged after the destination, so that a packet for an absent container is counted as that.
-fn check_source(local: &Local, network: Network<'_>) -> Result<(), DropReason> {
-    match network.addresses() {
-        Some((source, _)) if local.strict_source && !local.covers(source) => {
+#[inline]
+fn check_source(local: &Local, source: Option<impl Address>) -> Result<(), DropReason> {
+    match source {
+        Some(source) if local.strict_source && !local.covers(source) => {
             Err(DropReason::SourceNotLocal)
         }
         _ => Ok(()),
     }
 }
 
-fn mark(tables: &Tables, network: Network<'_>) -> Option<Mark> {
+#[inline]
+fn mark(tables: &Tables, source: Option<impl Address>) -> Option<Mark> {
     let local = &tables.local;
-    let (source, _): (IpAddr, _) = network
-        .addresses()
-        .filter(|_| local.gbp && local.group_marks)?;
+    let source = source.filter(|_| local.gbp && local.group_marks)?;
     tables.groups.lookup(source).map(Mark::from)
 }
 

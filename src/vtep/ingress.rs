@@ -131,10 +131,11 @@ fn decap_ecn(network: Network<'_>, outer_tos: u8) -> Result<Option<Ecn>, DropRea
 /// Reverse path: our own tables must place the inner source behind the sender, by address where we route and by MAC where the FDB is
 /// all there is. Frames that are not IP carry no such claim.
 fn source_belongs(tables: &Tables, frame: Frame<'_>, network: Network<'_>, peer: PeerId) -> bool {
-    match network.addresses() {
-        None => true,
-        Some((source, _)) if tables.local.routing => tables.belongs_to(source, peer),
-        Some(_) => tables.has_destination(frame.source(), peer),
+    match network {
+        Network::Other => true,
+        _ if !tables.local.routing => tables.has_destination(frame.source(), peer),
+        Network::V4(ip) => tables.belongs_to(ip.source(), peer),
+        Network::V6(ip) => tables.belongs_to(ip.source(), peer),
     }
 }
 
