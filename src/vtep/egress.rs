@@ -6,9 +6,9 @@ use super::Reply;
 use super::reply::Question;
 use crate::drop_reason::DropReason;
 use crate::tables::{Address, Destination, Local, Tables};
-use crate::wire::ethernet::Frame;
+use crate::wire::ethernet::{EtherType, Frame};
 use crate::wire::flow;
-use crate::wire::ip::Network;
+use crate::wire::ip::{Ipv4, Ipv6, Network};
 use crate::wire::vxlan::{self, Header};
 use crate::wire::{Ecn, MacAddr, Mark};
 
@@ -64,17 +64,19 @@ pub fn egress<'t>(tables: &'t Tables, bytes: &[u8]) -> Egress<'t> {
 
 fn judge<'t>(tables: &'t Tables, bytes: &[u8]) -> Result<Egress<'t>, DropReason> {
     let frame = Frame::new_checked(bytes).ok_or(DropReason::ShortFrame)?;
-    let network = Network::parse(frame).map_err(|_| DropReason::TruncatedIp)?;
-    match network {
-        Network::V4(ip) => {
+    // The families part here and not after `Network::parse`: a `Network` that may be either is written to the stack and read back.
+    match frame.ethertype() {
+        EtherType::IPV4 => {
+            let ip = Ipv4::new_checked(frame.payload()).ok_or(DropReason::TruncatedIp)?;
             let ends = (ip.source(), ip.destination());
-            judge_packet(tables, frame, network, Some(ends))
+            judge_packet(tables, frame, Network::V4(ip), Some(ends))
         }
-        Network::V6(ip) => {
+        EtherType::IPV6 => {
+            let ip = Ipv6::new_checked(frame.payload()).ok_or(DropReason::TruncatedIp)?;
             let ends = (ip.source(), ip.destination());
-            judge_packet(tables, frame, network, Some(ends))
+            judge_packet(tables, frame, Network::V6(ip), Some(ends))
         }
-        Network::Other => judge_packet(tables, frame, network, None::<(IpAddr, IpAddr)>),
+        _ => judge_packet(tables, frame, Network::Other, None::<(IpAddr, IpAddr)>),
     }
 }
 

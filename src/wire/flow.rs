@@ -31,6 +31,7 @@ pub fn hash(frame: Frame<'_>) -> u32 {
 
 /// As [`hash`], for who knows already what [`Network::parse`] makes of the frame.
 #[must_use]
+#[inline]
 pub fn hash_parsed(frame: Frame<'_>, network: Network<'_>) -> u32 {
     match network {
         // There may be IP behind a VLAN tag.
@@ -39,6 +40,7 @@ pub fn hash_parsed(frame: Frame<'_>, network: Network<'_>) -> u32 {
     }
 }
 
+#[inline]
 fn hash_network(frame: Frame<'_>, network: Network<'_>) -> u32 {
     let transport = network.transport(frame);
     let [source, destination] = transport

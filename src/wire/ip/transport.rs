@@ -38,6 +38,7 @@ impl Network<'_> {
     /// a version other than its type's, lengths that do not fit, IPv6 extension headers that cannot be walked (hop-by-hop,
     /// routing and destination options are, eight at the most).
     #[must_use]
+    #[inline]
     pub fn transport(self, frame: Frame<'_>) -> Option<Transport> {
         let (protocol, headers, payload, packet) = match self {
             Network::V4(ip) if ip.is_fragment() => return None,
