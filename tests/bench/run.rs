@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -26,6 +26,10 @@ pub(crate) fn with_own_run_directory(body: fn() -> Result) -> Result {
         unshare(CloneFlags::CLONE_NEWNS)?;
         let none = None::<&str>;
         mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+        // Those of other runs, which would look as if they were this one's.
+        for other in namespace_mounts()? {
+            umount2(other.as_str(), MntFlags::MNT_DETACH)?;
+        }
         mount(Some("run"), "/run", Some("tmpfs"), MsFlags::empty(), none)?;
         body()
     };
@@ -125,13 +129,7 @@ impl Drop for Run {
 pub(crate) fn check_nothing_stayed() -> Result {
     let processes = processes()?;
     ensure!(processes.is_empty(), "processes stayed: {processes:?}");
-    let mounts = fs::read_to_string("/proc/thread-self/mountinfo")?;
-    // The fifth field is where it is mounted (proc(5)).
-    let below = |line: &&str| {
-        let at = line.split(' ').nth(4).unwrap_or_default();
-        at.starts_with(NAMESPACES) && at != NAMESPACES
-    };
-    let mounted: Vec<_> = mounts.lines().filter(below).collect();
+    let mounted = namespace_mounts()?;
     ensure!(mounted.is_empty(), "namespaces stayed: {mounted:?}");
     let mut left = names("/run")?;
     left.retain(|name| Path::new("/run").join(name) != Path::new(NAMESPACES));
@@ -140,6 +138,15 @@ pub(crate) fn check_nothing_stayed() -> Result {
     }
     ensure!(left.is_empty(), "under /run stayed: {left:?}");
     Ok(())
+}
+
+/// Where namespaces are mounted below /run/netns.
+fn namespace_mounts() -> Result<Vec<String>> {
+    let mounts = fs::read_to_string("/proc/thread-self/mountinfo")?;
+    // The fifth field is where it is mounted (proc(5)).
+    let places = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    let below = places.filter(|at| at.starts_with(NAMESPACES) && *at != NAMESPACES);
+    Ok(below.map(str::to_owned).collect())
 }
 
 fn names(directory: &str) -> Result<Vec<String>> {
