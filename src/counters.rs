@@ -1,4 +1,4 @@
-//! Counters that data leaves for control: one [`Shard`] per lane, written by that lane alone and summed by whoever reads.
+//! Counters that data leaves for control: one [`Shard`] per lane, written by that lane's two threads and summed by whoever reads.
 //!
 //! A [`Counters`] belongs to the whole device or to one peer; both are the same noun. Bytes are those of the inner frame with its
 //! Ethernet header, as the kernel device counts them.
@@ -112,7 +112,7 @@ impl Shard {
         add(&self.drops[reason as usize], count);
     }
 
-    /// A reading of this lane alone.
+    /// A reading of this lane.
     #[must_use]
     pub fn totals(&self) -> Totals {
         Totals {

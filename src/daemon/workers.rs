@@ -1,5 +1,6 @@
 //! The lanes' threads.
 
+use std::panic::AssertUnwindSafe;
 use std::thread;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use super::events::{Event, join, spawn};
 use crate::control::config::VtepConfig;
 use crate::error::SetupError;
 use crate::io::worker::{Direction, Stop, Worker};
-use crate::io::{Lane, TapQueue, UdpPort};
+use crate::io::{Lane, LaneError, TapQueue, UdpPort};
 
 /// A thread for each direction of each lane; stopped and joined when dropped.
 pub(super) struct Workers {
@@ -19,7 +20,7 @@ pub(super) struct Workers {
 }
 
 impl Workers {
-    /// Starts every lane, lane i pinned to `cpus[i % len]` if there are any. `lane` makes the `Lane` of that number, once for each
+    /// Starts every lane, thread i of all pinned to `cpus[i % len]` if there are any. `lane` makes the `Lane` of that number, once for each
     /// direction.
     pub(super) fn start(
         vtep: &VtepConfig,
@@ -32,8 +33,8 @@ impl Workers {
             threads: Vec::new(),
         };
         for index in 0..vtep.lanes.get() {
-            let cpu = (!cpus.is_empty()).then(|| cpus[index % cpus.len()]);
-            for direction in Direction::ALL {
+            for (thread, direction) in (2 * index..).zip(Direction::ALL) {
+                let cpu = (!cpus.is_empty()).then(|| cpus[thread % cpus.len()]);
                 let name = format!("{} {index}", direction.name());
                 let worker = Worker::new(lane(index), direction, busy_poll)
                     .map_err(|error| SetupError::system("start", name.as_str(), &error))?;
@@ -56,9 +57,10 @@ impl Workers {
             if let Some(cpu) = cpu {
                 pin(cpu);
             }
-            if let Err(error) = worker.run() {
+            let ended = std::panic::catch_unwind(AssertUnwindSafe(|| worker.run()));
+            if let Err(error) = ended.unwrap_or(Err(LaneError::Panicked)) {
                 // Nobody listens any more only while the daemon ends anyway.
-                let _ = events.send(Event::LaneEnded(index, error));
+                let _ = events.try_send(Event::LaneEnded(index, error));
             }
         })?;
         self.threads.push((stop, Some(thread)));

@@ -30,7 +30,7 @@ impl Steering {
         let [queue, _, ..] = queues else {
             return Self::OneQueue;
         };
-        let tap = sys::tun::borrow(queue);
+        let tap = queue.as_fd();
         match attach_program(name, tap) {
             Ok(()) => Self::Program,
             Err(error) => {

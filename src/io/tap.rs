@@ -1,7 +1,7 @@
 //! One queue of the kernel's TAP.
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use nix::sys::uio::writev;
@@ -105,7 +105,7 @@ impl TapQueue {
     /// # Errors
     /// The device is gone.
     pub fn persist(&mut self, name: &str) -> Result<(), SetupError> {
-        sys::tun::set_persist(sys::tun::borrow(&*self.device), true)
+        sys::tun::set_persist(self.as_fd(), true)
             .map_err(|error| failed(name, "TUNSETPERSIST", &error))
     }
 }
@@ -133,12 +133,18 @@ fn mend(error: &io::Error) -> &'static str {
 
 impl Tap for TapQueue {
     fn recv(&mut self, packet: &mut [u8]) -> io::Result<usize> {
-        Ok(read(sys::tun::borrow(&*self.device), packet)?)
+        Ok(read(self.as_fd(), packet)?)
     }
 
     fn send(&mut self, slices: &[IoSlice<'_>]) -> io::Result<()> {
-        writev(sys::tun::borrow(&*self.device), slices)?;
+        writev(self.as_fd(), slices)?;
         Ok(())
+    }
+}
+
+impl AsFd for TapQueue {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        sys::tun::borrow(&self.device)
     }
 }
 

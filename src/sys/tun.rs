@@ -102,8 +102,8 @@ fn check(result: c_int) -> io::Result<()> {
     }
 }
 
-/// A descriptor that `owner` keeps open for as long as it is borrowed.
-pub fn borrow(owner: &impl AsRawFd) -> BorrowedFd<'_> {
-    // SAFETY: the owner closes its descriptor when dropped, and is borrowed for as long as the result.
-    unsafe { BorrowedFd::borrow_raw(owner.as_raw_fd()) }
+/// The descriptor of `device`, which keeps it open.
+pub fn borrow(device: &tun::Device) -> BorrowedFd<'_> {
+    // SAFETY: the device closes its descriptor when dropped, and is borrowed for as long as the result.
+    unsafe { BorrowedFd::borrow_raw(device.as_raw_fd()) }
 }

@@ -113,7 +113,8 @@ unsafe fn datagram(header: &libc::mmsghdr, envelope: &Envelope) -> io::Result<Da
     let name = unsafe { ptr::read(&raw const envelope.name) };
     // SAFETY: the kernel wrote `msg_namelen` bytes of a socket address.
     let source = unsafe { SockAddr::new(name, message.msg_namelen) };
-    let values = control_values(message);
+    // SAFETY: as the caller vouches.
+    let values = unsafe { control_values(message) };
     Ok(Datagram {
         len: header.msg_len as usize,
         truncated: message.msg_flags & libc::MSG_TRUNC != 0,
@@ -134,8 +135,11 @@ struct ControlValues {
     overflowed: Option<u32>,
 }
 
-/// Reads the control messages of a message that the kernel filled in.
-fn control_values(message: &libc::msghdr) -> ControlValues {
+/// Reads the control messages of a message.
+///
+/// # Safety
+/// The kernel filled in `message`, and what it points to is still there.
+unsafe fn control_values(message: &libc::msghdr) -> ControlValues {
     let mut values = ControlValues::default();
     // SAFETY: the kernel wrote msg_controllen bytes of well-formed control messages; CMSG_FIRSTHDR and CMSG_NXTHDR stay inside them.
     let mut header = unsafe { libc::CMSG_FIRSTHDR(message) };

@@ -99,7 +99,7 @@ pub struct VtepConfig {
     pub persist: bool,
     /// Directory of the file with live entries; `None`: beside the control socket.
     pub state_dir: Option<PathBuf>,
-    /// CPUs to pin lanes to, lane i to `cpus[i % len]`; empty: no pinning.
+    /// CPUs to pin the lanes' threads to, two a lane, thread i to `cpus[i % len]`; empty: no pinning.
     pub cpus: Vec<usize>,
     /// How long a lane without work looks for more before it sleeps, in microseconds; 0: not at all.
     pub busy_poll_us: u32,

@@ -19,8 +19,8 @@ use egress::Egress;
 use ingress::Ingress;
 pub use outbox::run_max_segs;
 
-/// Packets of one direction before the other has its turn, and before the snapshot is loaded anew: the time one direction can keep
-/// the other waiting is that of 64 packets, about a tenth of a millisecond.
+/// Packets before the snapshot is loaded anew and what waits is sent: the longest that a packet waits for others is the time of 64 reads,
+/// about a tenth of a millisecond.
 const BATCH: usize = 64;
 
 /// How often in a row a descriptor may fail without giving a packet before the lane gives up rather than spin.
@@ -62,6 +62,9 @@ pub enum LaneError {
     /// The receiving socket failed for good.
     #[error("the underlay socket failed: {0}")]
     Underlay(#[source] io::Error),
+    /// The thread panicked: a fault of ours.
+    #[error("the thread panicked, see above")]
+    Panicked,
     /// The thread could not wait for events.
     #[error("poll: {0}")]
     Poll(#[source] io::Error),
@@ -177,11 +180,13 @@ struct Patience {
 
 impl Patience {
     fn judge(&mut self, fault: Fault) -> Fault {
-        if matches!(fault, Fault::Passing | Fault::Packet(_)) {
-            self.passing_faults += 1;
-            if self.passing_faults > PASSING_FAULTS_MAX {
-                return Fault::Gone;
-            }
+        match fault {
+            Fault::Passing | Fault::Packet(_) => self.passing_faults += 1,
+            Fault::Empty => self.renew(),
+            Fault::Refused | Fault::Gone => {}
+        }
+        if self.passing_faults > PASSING_FAULTS_MAX {
+            return Fault::Gone;
         }
         fault
     }
