@@ -67,6 +67,7 @@ impl Switch {
         let programs = Programs::find()?;
         let directory = scratch.directory(&format!("{}-ovs", place.plan.name))?;
         silence_ipv6(&place);
+        release_underlay(&place)?;
         add_container(&place, peer)?;
         let database = start_database(&programs, &place, &directory, interrupt)?;
         let vswitchd = start_vswitchd(&programs, &place, &directory)?;
@@ -77,7 +78,8 @@ impl Switch {
         };
         let made = switch
             .configure(&programs, &directory, peer)
-            .and_then(|()| switch.move_underlay());
+            .and_then(|()| switch.address_bridge())
+            .and_then(|()| switch.introduce(&programs, &directory, peer));
         // What ended explains what its absence led to.
         made.or_else(|error| switch.check().and(Err(error)))?;
         Ok(switch)
@@ -121,7 +123,7 @@ impl Switch {
         directory: &Path,
         peer: &CellPlan,
     ) -> Result<(), SetupError> {
-        let mut command = command(&programs.vsctl, directory);
+        let mut command = tool(&programs.vsctl, directory);
         command
             .arg(format!("--db={}", database_address(directory)))
             .arg(format!("--timeout={CONFIGURE_PATIENCE_SECONDS}"));
@@ -131,35 +133,58 @@ impl Switch {
         })
     }
 
-    /// The underlay's address goes to the bridge: what the switch sends follows the routes of bridges only.
-    fn move_underlay(&self) -> Result<(), SetupError> {
-        let plan = self.place.plan;
-        self.on_host("move the underlay's address in", |netlink| {
-            let eth0 = netlink
-                .link_named(UNDERLAY_LINK)?
-                .map_or(0, |link| link.index);
-            netlink.delete_address(&ground::underlay_address(plan, eth0))?;
+    /// Tells the switch the other cell's MAC. To ask for it takes a frame that has to go there, which is lost; and if the one
+    /// question or its answer is lost too, the switch asks no more while frames keep coming.
+    fn introduce(
+        &self,
+        programs: &Programs,
+        directory: &Path,
+        peer: &CellPlan,
+    ) -> Result<(), SetupError> {
+        let mut command = tool(&programs.appctl, directory);
+        command
+            .arg("-t")
+            .arg(switch_control(directory))
+            .args(["tnl/neigh/set", OUTER_BRIDGE])
+            .arg(peer.underlay.to_string())
+            .arg(bridge_mac(peer).to_string());
+        finish(&mut command).map_err(|cause| {
+            let host = self.place.host.label();
+            SetupError::new("add Open vSwitch's neighbour in", host, cause)
+        })
+    }
+
+    /// Gives the bridge the cell's address: what the switch sends follows the routes of bridges only.
+    fn address_bridge(&self) -> Result<(), SetupError> {
+        let Place { plan, host, .. } = &self.place;
+        let mut netlink = Netlink::open_in(host)?;
+        let mut address = || {
             // A link that is not there is an error of the next step, which says so.
             let bridge = netlink
                 .link_named(OUTER_BRIDGE)?
                 .map_or(0, |link| link.index);
             netlink.add_address(&ground::underlay_address(plan, bridge))?;
             netlink.set_up(bridge, true)
-        })
-    }
-
-    fn on_host(
-        &self,
-        operation: &str,
-        work: impl FnOnce(&mut Netlink) -> Result<(), NetlinkError>,
-    ) -> Result<(), SetupError> {
-        let host = &self.place.host;
-        work(&mut Netlink::open_in(host)?).map_err(|error| error.setup(operation, host.label()))
+        };
+        address().map_err(|error| error.setup("address br-phy in", host.label()))
     }
 }
 
-/// Waits until the containers reach each other: the switches ask for each other's MAC when the first frame needs it, and
-/// drop that.
+/// Takes the underlay's link from the kernel, which would answer for the bridge's address there as well, and with another
+/// MAC: whose answer is later would win.
+fn release_underlay(place: &Place) -> Result<(), SetupError> {
+    let mut netlink = Netlink::open_in(&place.host)?;
+    let mut release = || {
+        let eth0 = netlink
+            .link_named(UNDERLAY_LINK)?
+            .map_or(0, |link| link.index);
+        netlink.delete_address(&ground::underlay_address(place.plan, eth0))?;
+        netlink.set_noarp(eth0, true)
+    };
+    release().map_err(|error| error.setup("release eth0 in", place.host.label()))
+}
+
+/// Waits until the containers reach each other: the switches learn of their hosts' new routes some time after.
 ///
 /// # Errors
 /// If they do not in time; when interrupted.
@@ -177,11 +202,16 @@ pub(super) fn await_path([a, b]: [End<'_>; 2], interrupt: &Interrupt) -> Result<
     Ok(answered.ok_or_else(silent)?)
 }
 
-/// Both bridges, as `ovs-vsctl` takes them. The outer one's MAC is not its link's: then the kernel, which sees what
-/// that receives as well, takes it for somebody else's. Without `exts=gbp`, which the userspace datapath does not carry.
-fn bridges(plan: &CellPlan, peer: &CellPlan) -> String {
+/// The outer bridge's. It is not its link's: then the kernel, which sees what that receives as well, takes it for somebody
+/// else's.
+fn bridge_mac(plan: &CellPlan) -> MacAddr {
     let [a, b, c, d] = plan.underlay.octets();
-    let mac = MacAddr::new([0x02, 1, a, b, c, d]);
+    MacAddr::new([0x02, 1, a, b, c, d])
+}
+
+/// Both bridges, as `ovs-vsctl` takes them. Without `exts=gbp`, which the userspace datapath does not carry.
+fn bridges(plan: &CellPlan, peer: &CellPlan) -> String {
+    let mac = bridge_mac(plan);
     let (container, local, remote) = (host_name(plan.container), plan.underlay, peer.underlay);
     format!(
         "add-br {OUTER_BRIDGE} -- set bridge {OUTER_BRIDGE} datapath_type=netdev other_config:hwaddr={mac} \
@@ -259,7 +289,7 @@ fn start_database(
     interrupt: &Interrupt,
 ) -> Result<Process, LabError> {
     let file = directory.join("conf.db");
-    finish(command(&programs.tool, directory).arg("create").arg(&file))
+    finish(tool(&programs.tool, directory).arg("create").arg(&file))
         .map_err(|cause| SetupError::new("create database", file.display().to_string(), cause))?;
     let mut command = command(&programs.server, directory);
     command
@@ -285,10 +315,9 @@ fn start_vswitchd(
     directory: &Path,
 ) -> Result<Process, SetupError> {
     let mut command = command(&programs.vswitchd, directory);
-    command.arg(database_address(directory)).arg(format!(
-        "--unixctl={}",
-        directory.join("vswitchd.ctl").display()
-    ));
+    command
+        .arg(database_address(directory))
+        .arg(format!("--unixctl={}", switch_control(directory).display()));
     start(command, place, directory, "ovs-vswitchd")
 }
 
@@ -299,7 +328,7 @@ fn start(
     directory: &Path,
     name: &str,
 ) -> Result<Process, SetupError> {
-    command.args(["-vsyslog:off", "-vconsole:warn"]);
+    command.arg("-vconsole:warn");
     let label = format!("{name} of cell {}", place.plan.name);
     let host: &Namespace = &place.host;
     Process::start(command, host, &directory.join(name), label)
@@ -311,6 +340,14 @@ fn command(program: &Path, directory: &Path) -> Command {
     for variable in ["OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR", "OVS_SYSCONFDIR"] {
         command.env(variable, directory);
     }
+    command.arg("-vsyslog:off");
+    command
+}
+
+/// One that runs to its end: what it logs on its way is not what it has to say.
+fn tool(program: &Path, directory: &Path) -> Command {
+    let mut command = command(program, directory);
+    command.arg("-vconsole:off");
     command
 }
 
@@ -328,6 +365,10 @@ fn finish(command: &mut Command) -> Result<(), String> {
 
 fn database_path(directory: &Path) -> PathBuf {
     directory.join("db.sock")
+}
+
+fn switch_control(directory: &Path) -> PathBuf {
+    directory.join("vswitchd.ctl")
 }
 
 fn database_address(directory: &Path) -> String {

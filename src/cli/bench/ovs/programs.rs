@@ -20,6 +20,8 @@ pub(in crate::cli::bench) struct Programs {
     pub(super) tool: PathBuf,
     /// What changes it.
     pub(super) vsctl: PathBuf,
+    /// What speaks to the switch itself.
+    pub(super) appctl: PathBuf,
 }
 
 impl Programs {
@@ -48,6 +50,7 @@ impl Programs {
             server: find("ovsdb-server"),
             tool: find("ovsdb-tool"),
             vsctl: find("ovs-vsctl"),
+            appctl: find("ovs-appctl"),
         };
         match missing.is_empty() {
             true => Ok(programs),
@@ -87,7 +90,7 @@ mod tests {
     #[test]
     fn what_is_missing_is_named_with_its_mend() {
         let directory = tempfile::tempdir().expect("a writable /tmp");
-        for name in ["ovs-vswitchd", "ovs-vsctl"] {
+        for name in ["ovs-vswitchd", "ovs-vsctl", "ovs-appctl"] {
             fs::write(directory.path().join(name), "").expect("a writable directory");
         }
         let dirs = [PathBuf::from("/nowhere"), directory.path().to_owned()];
