@@ -37,7 +37,8 @@
 //! ```
 //!
 //! The lane writes what the verdict says and sends one datagram, from a port that the flow's hash chose: a super-frame becomes many, cut
-//! by [`offload::Segmenter`] and sent at once. On B another lane receives them, joined again by the host if it can, and asks [`vtep::ingress`]: is the sender a peer, is the header one the kernel would take, do our own tables place the inner source behind
+//! by [`offload::Segmenter`] and sent at once. On B another lane receives them, joined again by the host if it can, and asks
+//! [`vtep::ingress`]: is the sender a peer, is the header one the kernel would take, do our own tables place the inner source behind
 //! that sender? Then the inner frame goes to the TAP, those of one flow as one
 //! ([`offload::Coalescer`]), and B's kernel routes it to the container.
 //!

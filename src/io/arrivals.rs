@@ -5,7 +5,8 @@ use crate::sys::udp::Datagram;
 /// The largest datagram, and all that UDP_GRO joins, in whole cache lines.
 const SLOT_BYTES: usize = 1 << 16;
 
-/// Messages of one read at the most. Each may be many datagrams.
+/// Messages of one read at the most. Each may be many datagrams. With 1, 2 and 8 `bench` shows the same within its noise; 8 spare small
+/// datagrams seven system calls in eight.
 const SLOTS: usize = 8;
 
 /// Room for some messages, each a datagram or several of one sender that the host joined.
