@@ -1,11 +1,10 @@
 //! How answers look: the lines of iproute2 for what iproute2 shows, aligned columns for the rest.
 
 use std::fmt::Write;
-use std::net::IpAddr;
 
 use crate::DropReason;
 use crate::control::rows::{FdbRow, GroupRow, LinkRow, NeighRow, PeerRow, RouteRow};
-use crate::control::stats::{Count, Stats};
+use crate::control::stats::{Count, PeerStats, Stats};
 
 /// One line, as `ip route show`.
 #[must_use]
@@ -123,7 +122,7 @@ pub fn stats(stats: &Stats, lanes: bool, before: Option<&Count>) -> String {
     let peers = stats
         .peers
         .iter()
-        .map(|peer| count_cells(peer_name(peer.underlay, &peer.subnets), &peer.count));
+        .map(|peer| count_cells(peer_name(peer), &peer.count));
     let each_lane = stats
         .lanes
         .iter()
@@ -176,10 +175,18 @@ fn count_cells(name: String, count: &Count) -> [String; 7] {
     [name, a, b, c, d, e, f]
 }
 
-fn peer_name(underlay: IpAddr, subnets: &[ipnet::IpNet]) -> String {
-    subnets.iter().fold(underlay.to_string(), |name, subnet| {
-        format!("{name} {subnet}")
-    })
+fn peer_name(peer: &PeerStats) -> String {
+    let name = peer
+        .subnets
+        .iter()
+        .fold(peer.underlay.to_string(), |name, subnet| {
+            format!("{name} {subnet}")
+        });
+    if peer.udp_gso_refused {
+        name + " (udp-gso refused)"
+    } else {
+        name
+    }
 }
 
 fn drops(total: &Count) -> String {
@@ -356,6 +363,7 @@ mod tests {
         let mut peer = counted(100, json!({"source-not-peers": 2}));
         peer["underlay"] = json!("10.0.16.14");
         peer["subnets"] = json!(["10.255.43.0/24"]);
+        peer["udp_gso_refused"] = json!(false);
         let drops = json!({"no-route": 12, "source-not-peers": 2});
         json!({"ifname": "silk-vtep", "total": counted(100, drops.clone()), "lanes": [counted(100, drops)], "peers": [peer]})
     }

@@ -280,6 +280,7 @@ fn peer_stats(peer: &Peer, directory: &Directory) -> PeerStats {
     PeerStats {
         underlay: peer.underlay,
         subnets,
+        udp_gso_refused: peer.segmentation.is_refused(),
         count: peer.counters.totals().into(),
     }
 }

@@ -28,6 +28,8 @@ pub struct PeerStats {
     pub underlay: IpAddr,
     /// The peer's subnets; empty for an FDB destination that is no peer.
     pub subnets: Vec<IpNet>,
+    /// The host refuses to segment what goes to it: runs are sent one by one, and the host is asked again now and then.
+    pub udp_gso_refused: bool,
     /// Packets to and from it.
     #[serde(flatten)]
     pub count: Count,

@@ -27,6 +27,10 @@ pub(crate) fn probe(vtep: &VtepConfig, tap: &mut TapQueue) -> Offloads {
     let mut takes = |gso_type| tap.takes_super_frames(gso_type);
     let takes_tcp = takes(GsoType::TcpV4);
     let takes_udp = takes(GsoType::UdpL4);
+    if given.uso && !takes_udp {
+        // Nobody else holds the device: what fails now fails again when its queue is read, and is told then.
+        let _ = tap.without_uso();
+    }
     Offloads::from_fn(|offload| match offload {
         Offload::Tso => state(config.tso, given.tso),
         // In both directions or not at all.

@@ -15,7 +15,8 @@ use crate::wire::vnet::{self, GsoType, VnetHeader};
 pub struct MemoryTap {
     from_host: VecDeque<Bytes>,
     to_host: VecDeque<Bytes>,
-    refuses_super_frames: bool,
+    /// Larger super-frames are refused, virtio_net_hdr and all.
+    super_frame_max_bytes: Option<usize>,
 }
 
 impl MemoryTap {
@@ -32,7 +33,12 @@ impl MemoryTap {
 
     /// From now on super-frames are refused with EINVAL, as by some kernels.
     pub fn refuse_super_frames(&mut self) {
-        self.refuses_super_frames = true;
+        self.refuse_super_frames_above(0);
+    }
+
+    /// From now on super-frames of more bytes than this, virtio_net_hdr and all, are refused with EINVAL.
+    pub fn refuse_super_frames_above(&mut self, max_bytes: usize) {
+        self.super_frame_max_bytes = Some(max_bytes);
     }
 
     /// The next packet the host got, the virtio_net_hdr first.
@@ -51,7 +57,8 @@ impl Tap for MemoryTap {
         let packet = gather(slices);
         let header = packet.first_chunk().and_then(VnetHeader::parse);
         let is_super_frame = header.is_some_and(|header| header.gso_type != GsoType::None);
-        if self.refuses_super_frames && is_super_frame {
+        let too_large = (self.super_frame_max_bytes).is_some_and(|max| packet.len() > max);
+        if is_super_frame && too_large {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
         self.to_host.push_back(packet);

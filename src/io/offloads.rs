@@ -114,7 +114,7 @@ impl Offloads {
 
     /// The host refused it, and did without it what was asked. Nobody asks for it from now on.
     pub fn refuse(&self, offload: Offload) {
-        self.refusals.fetch_add(1, Relaxed);
+        self.count_refusal(offload);
         let before = self.states[offload as usize].swap(OffloadState::Refused as u8, Relaxed);
         if OffloadState::of(before) == OffloadState::On {
             tracing::warn!(
@@ -122,6 +122,12 @@ impl Offloads {
                 offload.name()
             );
         }
+    }
+
+    /// The host refused it this once, and did without it what was asked: for one peer, or for one frame.
+    pub fn count_refusal(&self, offload: Offload) {
+        self.refusals.fetch_add(1, Relaxed);
+        tracing::trace!("the host refused {} once", offload.name());
     }
 
     /// How often an offload in use was refused. Nothing is lost by it: the refused packets went without.

@@ -8,7 +8,7 @@ use nix::sys::uio::writev;
 use nix::unistd::read;
 
 use super::Tap;
-use super::probe::super_frame;
+use super::probe::takes_super_frames;
 use crate::error::{SetupError, errno, shortage};
 use crate::sys;
 use crate::wire::vnet::GsoType;
@@ -92,12 +92,18 @@ impl TapQueue {
         self.offloads
     }
 
-    /// Whether the TAP takes super-frames of this type: some kernels refuse them all (6.6.44). Asked while the link is down, which
-    /// gives EIO behind all checks of the frame, or up, with a frame that is nobody's.
+    /// Whether the TAP takes super-frames of this type; asked with one that is nobody's.
     pub fn takes_super_frames(&mut self, gso_type: GsoType) -> bool {
-        let (header, frame) = super_frame(gso_type);
-        let sent = self.send(&[IoSlice::new(&header.emit()), IoSlice::new(&frame)]);
-        sent.map_or_else(|error| error.raw_os_error() == Some(libc::EIO), |()| true)
+        takes_super_frames(self, gso_type)
+    }
+
+    /// Has the kernel give no UDP super-frames any more, on any queue.
+    ///
+    /// # Errors
+    /// The device is gone.
+    pub fn without_uso(&mut self) -> io::Result<()> {
+        self.offloads.uso = false;
+        sys::tun::set_offload(self.as_fd(), self.offloads.flags())
     }
 
     /// Makes the device, called `name`, outlive this process.

@@ -15,6 +15,7 @@ mod path;
 mod peer;
 mod resolve;
 mod route;
+mod segmentation;
 mod trie;
 
 use std::sync::Arc;
@@ -29,6 +30,7 @@ pub use neighbor::{Neighbor, NeighborTable};
 pub use peer::{CounterRegistry, Peer, PeerId, PeerTable};
 pub use resolve::Resolved;
 pub use route::{Route, RouteTable};
+pub use segmentation::Segmentation;
 
 /// Everything the core reads for one packet: an immutable snapshot.
 #[derive(Debug, Clone)]
@@ -240,14 +242,13 @@ mod tests {
         let registry = &mut CounterRegistry::new(1);
         let old = Tables::compile(Arc::new(fixtures::local()), &spec, registry);
         let underlay: std::net::IpAddr = "10.0.16.14".parse().unwrap();
-        let counters =
-            |tables: &Tables| Arc::clone(&tables.peers.lookup(underlay).unwrap().counters);
-        counters(&old).lane(0).count_rx(1, 64);
+        let peer = |tables: &Tables| Arc::clone(tables.peers.lookup(underlay).unwrap());
+        peer(&old).counters.lane(0).count_rx(1, 64);
 
         spec.fdb.retain(|entry| entry.underlay == underlay);
         let new = old.update(&spec, Changed::ALL, registry);
         registry.retain(&new.peers);
-        assert_eq!(counters(&new).totals().rx_packets, 1);
+        assert_eq!(peer(&new).counters.totals().rx_packets, 1);
 
         let destination = &new
             .resolve("10.255.43.6".parse().unwrap())
@@ -255,7 +256,7 @@ mod tests {
             .destinations[0];
         destination.peer.counters.lane(0).count_tx(1, 64);
         assert_eq!(
-            counters(&old).totals().tx_packets,
+            peer(&old).counters.totals().tx_packets,
             1,
             "one set for both snapshots"
         );

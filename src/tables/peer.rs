@@ -5,23 +5,25 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::address_map::AddressMap;
-use super::{Address, FdbEntry};
+use super::{Address, FdbEntry, Segmentation};
 use crate::counters::Counters;
 
-/// Another VTEP: an FDB destination, seen from the underlay.
+/// Another VTEP: an FDB destination, seen from the underlay. Snapshots that have it share it.
 #[derive(Debug)]
 pub struct Peer {
     /// Its underlay address.
     pub underlay: IpAddr,
     /// Packets to and from it.
-    pub counters: Arc<Counters>,
+    pub counters: Counters,
+    /// Whether the host segments what goes to it.
+    pub segmentation: Segmentation,
 }
 
-/// Counters by underlay address, kept while snapshots come and go.
+/// Peers by underlay address, with what is known of them, kept while snapshots come and go.
 #[derive(Debug)]
 pub struct CounterRegistry {
     lanes: usize,
-    counters: AddressMap<Arc<Counters>>,
+    peers: AddressMap<Arc<Peer>>,
 }
 
 impl CounterRegistry {
@@ -30,21 +32,27 @@ impl CounterRegistry {
     pub fn new(lanes: usize) -> Self {
         Self {
             lanes,
-            counters: AddressMap::default(),
+            peers: AddressMap::default(),
         }
     }
 
-    /// The counters of `underlay`, made at the first call.
-    pub fn counters(&mut self, underlay: IpAddr) -> Arc<Counters> {
+    /// Who speaks from `underlay`, made at the first call.
+    pub fn peer(&mut self, underlay: IpAddr) -> Arc<Peer> {
         let lanes = self.lanes;
-        let make = || Arc::new(Counters::new(lanes));
-        Arc::clone(self.counters.or_insert_with(underlay, make))
+        let make = || {
+            Arc::new(Peer {
+                underlay,
+                counters: Counters::new(lanes),
+                segmentation: Segmentation::default(),
+            })
+        };
+        Arc::clone(self.peers.or_insert_with(underlay, make))
     }
 
-    /// Forgets the counters that no snapshot uses any more, but for `keep`.
+    /// Forgets the peers that no snapshot has any more, but for those of `keep`.
     pub fn retain(&mut self, keep: &PeerTable) {
-        self.counters.retain(|underlay, counters| {
-            keep.lookup(underlay).is_some() || Arc::strong_count(counters) > 1
+        self.peers.retain(|underlay, peer| {
+            keep.lookup(underlay).is_some() || Arc::strong_count(peer) > 1
         });
     }
 }
@@ -75,8 +83,7 @@ impl PeerTable {
         let Self { mut ids, mut peers } = Self::default();
         for &FdbEntry { underlay, .. } in entries {
             ids.or_insert_with(underlay, || {
-                let counters = registry.counters(underlay);
-                peers.push(Arc::new(Peer { underlay, counters }));
+                peers.push(registry.peer(underlay));
                 PeerId::of_last(&peers)
             });
         }
@@ -188,23 +195,24 @@ mod tests {
         let mut registry = CounterRegistry::new(1);
         let old = PeerTable::from_fdb(&[entry(1, 1), entry(2, 2)], &mut registry);
         let new = PeerTable::from_fdb(&[entry(2, 2)], &mut registry);
-        registry.counters(underlay(1)).lane(0).count_tx(1, 100);
+        let sent = |registry: &mut CounterRegistry| registry.peer(underlay(1)).counters.totals();
+        registry.peer(underlay(1)).counters.lane(0).count_tx(1, 100);
 
         registry.retain(&new);
-        let still_read = registry.counters(underlay(1));
-        assert_eq!(still_read.totals().tx_packets, 1, "the old table uses them");
+        assert_eq!(sent(&mut registry).tx_packets, 1, "the old table has it");
 
-        drop((old, still_read));
+        drop(old);
         registry.retain(&new);
-        assert_eq!(registry.counters(underlay(1)).totals().tx_packets, 0);
+        assert_eq!(sent(&mut registry).tx_packets, 0);
     }
 
     #[test]
     fn retain_keeps_the_counters_of_peers_that_it_is_told_to_keep() {
         let mut registry = CounterRegistry::new(1);
-        registry.counters(underlay(1)).lane(0).count_tx(1, 100);
+        registry.peer(underlay(1)).counters.lane(0).count_tx(1, 100);
         let keep = PeerTable::from_fdb(&[entry(1, 1)], &mut CounterRegistry::new(1));
         registry.retain(&keep);
-        assert_eq!(registry.counters(underlay(1)).totals().tx_packets, 1);
+        let peer = registry.peer(underlay(1));
+        assert_eq!(peer.counters.totals().tx_packets, 1);
     }
 }

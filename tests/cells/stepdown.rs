@@ -6,7 +6,7 @@ use std::fs;
 use std::thread;
 
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
-use serde_json::json;
+use serde_json::{Value, json};
 use silk_vtep::sys;
 use socket2::Socket;
 
@@ -40,13 +40,22 @@ pub(crate) fn cases() -> Vec<Case> {
 fn refused_runs_arrive(lab: &mut Lab) -> Result {
     let mut before = features(lab.cells[0].daemon()?)?;
     send_super_bursts(lab)?;
+    ensure!(!refuses_peer(lab)?, "refused before it was");
     refuse_segmentation(lab.cells[0].daemon()?)?;
     send_super_bursts(lab)?;
-    before["udp-gso"] = json!("refused");
+    // Of one peer alone, and not for good: nothing is said of others.
     before["offload-refusals"] = json!("1");
     let after = features(lab.cells[0].daemon()?)?;
     ensure!(after == before, "shows {after}, expected {before}");
+    ensure!(refuses_peer(lab)?, "`stats` does not tell");
     streams_cross(containers(lab)?)
+}
+
+/// Whether the first cell sends runs to the second one by one.
+fn refuses_peer(lab: &mut Lab) -> Result<bool> {
+    let stats: Value = serde_json::from_str(&lab.cells[0].daemon()?.ctl("stats -j")?)?;
+    let refused = stats["peers"][0]["udp_gso_refused"].as_bool();
+    Ok(refused.ok_or_else(|| format!("not told: {stats}"))?)
 }
 
 fn send_super_bursts(lab: &Lab) -> Result {

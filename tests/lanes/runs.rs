@@ -191,7 +191,9 @@ fn a_stream_of_super_frames_arrives_byte_for_byte_on_every_rung() {
                 OffloadState::On
             }
         };
-        assert_eq!(a.offloads.state(Offload::UdpGso), refused(refuses_runs));
+        // Of this peer alone: nothing is said of others.
+        assert_eq!(a.offloads.state(Offload::UdpGso), OffloadState::On);
+        assert_eq!(refuses_peer(&a, &b), refuses_runs);
         assert_eq!(
             b.offloads.state(Offload::TapCoalescing),
             refused(refuses_super_frames)
@@ -200,6 +202,34 @@ fn a_stream_of_super_frames_arrives_byte_for_byte_on_every_rung() {
         assert_eq!(a.offloads.refusals(), u64::from(refuses_runs));
         assert_eq!(b.offloads.refusals() > 0, refuses_super_frames);
     }
+}
+
+/// Whether `from` sends runs to `to` one by one.
+fn refuses_peer(from: &Cell, to: &Cell) -> bool {
+    let tables = from.tables.load();
+    let peer = tables.peers.lookup(to.underlay).expect("a peer");
+    peer.segmentation.is_refused()
+}
+
+/// A container may have made a frame so that the TAP refuses it; others' super-frames are not to suffer.
+#[test]
+fn a_super_frame_that_the_tap_refuses_turns_nothing_off_while_it_takes_honest_ones() {
+    let (mut a, mut b) = cells();
+    b.lanes[0].underlay().join_runs();
+    b.lanes[0].tap().refuse_super_frames_above(10_000);
+    for len in [5_000, 20_000] {
+        let packet = tcp_packet(&a, &b, 0, &vec![7; len]);
+        a.lanes[0].tap().host_sends_packet(packet);
+        a.lanes[0].egress_batch().expect("memory does not fail");
+        carry(&mut a, &mut b);
+    }
+    assert_eq!(b.offloads.state(Offload::TapCoalescing), OffloadState::On);
+    assert_eq!(b.offloads.refusals(), 1);
+    let own = MacAddr::overlay(b.vtep).octets();
+    let frames = frames_of_host(&mut b).into_iter();
+    let delivered = frames.filter(|frame| frame.starts_with(&own)).count();
+    assert_eq!(delivered, 25, "each segment once");
+    assert_eq!(b.counters.totals().rx_packets, 25);
 }
 
 /// A packet of the host.

@@ -49,20 +49,22 @@ impl<U: Underlay> Sender<'_, '_, U> {
 
     /// Sends a run: whole where the host cuts it, else one by one. Every datagram is counted once, as sent or as dropped.
     pub(super) fn send(&mut self, run: Run<'_>, hop: &Hop<'_>) {
-        if run.count() == 1 || !self.scope.offloads.is_on(Offload::UdpGso) {
+        let segmentation = &hop.destination.peer.segmentation;
+        let whole = run.count() > 1
+            && self.scope.offloads.is_on(Offload::UdpGso)
+            && segmentation.takes_next();
+        if !whole {
             self.send_each(run, hop);
             return;
         }
         match self.offer(run, hop) {
-            Err(Fault::Refused) => {
+            // The host fragments single datagrams only, so those that are too big together may go alone.
+            Err(Fault::Refused | Fault::Packet(DropReason::TooBig)) => {
                 // Datagrams that do not go alone either are no fault of the offload.
                 if self.send_each(run, hop) > 0 {
-                    self.scope.offloads.refuse(Offload::UdpGso);
+                    segmentation.refused();
+                    self.scope.offloads.count_refusal(Offload::UdpGso);
                 }
-            }
-            // The host fragments single datagrams only.
-            Err(Fault::Packet(DropReason::TooBig)) => {
-                self.send_each(run, hop);
             }
             outcome => self.count(run, outcome, hop),
         }

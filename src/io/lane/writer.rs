@@ -6,6 +6,7 @@ use arrayvec::ArrayVec;
 
 use super::Scope;
 use crate::drop_reason::DropReason;
+use crate::io::probe::takes_super_frames;
 use crate::io::{Arrivals, Fault, Offload, Tap};
 use crate::offload::{HEADER_LEN_MAX, Merged, SLICES_MAX, Segmenter, Slice};
 use crate::wire::vnet::{GsoType, VnetHeader};
@@ -65,6 +66,15 @@ impl<'a, 't, T: Tap> Writer<'a, 't, T> {
         };
         // Frames that the TAP does not take alone either are no fault of the offload.
         if taken > 0 && self.scope.offloads.is_on(offload) {
+            self.judge_refusal(offload, merged.header().gso_type);
+        }
+    }
+
+    /// EINVAL may be this frame's, which a container may have made so: only if the TAP takes no honest one either is it the offload's.
+    fn judge_refusal(&mut self, offload: Offload, gso_type: GsoType) {
+        if takes_super_frames(self.tap, gso_type) {
+            self.scope.offloads.count_refusal(offload);
+        } else {
             self.scope.offloads.refuse(offload);
         }
     }
