@@ -1,14 +1,18 @@
-//! The packet path allocates nothing: a counting allocator watches the core and the offload functions at work.
-//!
-//! The lane is not watched here: its in-memory devices keep what they are given, and so allocate.
+//! The packet path allocates nothing: a counting allocator watches the core, the offload functions and the lane at work.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::hint::black_box;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use etherparse::PacketBuilder;
+use silk_vtep::counters::Counters;
+use silk_vtep::io::{
+    Arrivals, Datagram, Lane, LaneOptions, OffloadState, Offloads, Tap, Transmit, Underlay,
+};
 use silk_vtep::offload::{
     CoalesceOptions, Coalescer, HEADER_LEN_MAX, MergeKey, Merged, RUNS_MAX, Segmenter, Slice,
 };
@@ -17,7 +21,7 @@ use silk_vtep::tables::{
 };
 use silk_vtep::vtep::{self, Egress, Ingress, Received};
 use silk_vtep::wire::vnet::{GsoType, VnetHeader};
-use silk_vtep::wire::{GroupId, MacAddr, vxlan};
+use silk_vtep::wire::{GroupId, MacAddr, checksum, vxlan};
 
 const PACKETS: usize = 256;
 const OWN_VTEP: Ipv4Addr = Ipv4Addr::new(10, 255, 108, 0);
@@ -281,4 +285,155 @@ fn coalesce_allocates_nothing() {
         coalescer.flush(&mut out);
     });
     assert_eq!((merged, allocated), (2 * flows.len(), 0));
+}
+
+/// A TAP that gives the same packets again and again, as many as are left, and forgets what it is given.
+struct Tape {
+    packets: Vec<Vec<u8>>,
+    left: usize,
+    written: usize,
+}
+
+impl Tap for Tape {
+    fn recv(&mut self, packet: &mut [u8]) -> io::Result<usize> {
+        self.left = self.left.checked_sub(1).ok_or_else(would_block)?;
+        let next = &self.packets[self.left % self.packets.len()];
+        packet[..next.len()].copy_from_slice(next);
+        Ok(next.len())
+    }
+
+    fn send(&mut self, _: &[IoSlice<'_>]) -> io::Result<()> {
+        self.written += 1;
+        Ok(())
+    }
+}
+
+/// A wire that does the same. Runs are those of UDP_GRO.
+struct Loop {
+    messages: Vec<(Vec<u8>, Option<u16>)>,
+    left: usize,
+    sent: usize,
+}
+
+impl Underlay for Loop {
+    fn recv(&mut self, arrivals: &mut Arrivals) -> io::Result<()> {
+        self.left = self.left.checked_sub(1).ok_or_else(would_block)?;
+        let (bytes, _, messages) = arrivals.parts();
+        let (next, segment_bytes) = &self.messages[self.left % self.messages.len()];
+        bytes[..next.len()].copy_from_slice(next);
+        messages.push(Datagram {
+            len: next.len(),
+            truncated: false,
+            source: (PEER_UNDERLAY, 40_000).into(),
+            tos: 0,
+            segment_bytes: *segment_bytes,
+            overflowed: Some(0),
+        });
+        Ok(())
+    }
+
+    fn source(&self, _: u32) -> usize {
+        0
+    }
+
+    fn send(&mut self, transmit: &Transmit<'_>) -> io::Result<()> {
+        self.sent += transmit.run.count();
+        Ok(())
+    }
+}
+
+fn would_block() -> io::Error {
+    io::Error::from_raw_os_error(libc::EAGAIN)
+}
+
+/// A TCP super-frame of twenty segments: as the TAP gives it, and as UDP_GRO gives what a peer made of it.
+fn tcp_stream() -> (Vec<u8>, (Vec<u8>, Option<u16>)) {
+    let (mut header, frame) = super_frame(true, 0);
+    header.needs_csum = true;
+    (header.csum_start, header.csum_offset) = (34, 16);
+    let route = |from: [u8; 4], to: [u8; 4], macs: [MacAddr; 2]| {
+        let mut frame = frame.clone();
+        frame[..6].copy_from_slice(&macs[1].octets());
+        frame[6..12].copy_from_slice(&macs[0].octets());
+        frame[26..30].copy_from_slice(&from);
+        frame[30..34].copy_from_slice(&to);
+        // The pseudo-header's share, which the segmenter takes up: addresses, protocol, length.
+        let tcp_len = frame.len() as u64 - 34;
+        let sum = checksum::sum(6 + tcp_len, &frame[26..34]);
+        frame[50..52].copy_from_slice(&checksum::fold(sum).to_be_bytes());
+        frame
+    };
+    let [own, peer] = [OWN_VTEP, PEER_VTEP].map(MacAddr::overlay);
+    let [here, there] = [OWN_CONTAINER, PEER_CONTAINER].map(|address| address.octets());
+    let outgoing = [&header.emit()[..], &route(here, there, [own, own])].concat();
+    let incoming = route(there, here, [peer, own]);
+    let segmenter = Segmenter::new(&incoming, &header).expect("an honest super-frame");
+    let mut joined = Vec::new();
+    for index in 0..segmenter.segments() {
+        let mut slot = [0; HEADER_LEN_MAX];
+        let payload = segmenter.emit(index, &mut slot);
+        joined.extend(HEADER);
+        joined.extend(&slot[..segmenter.header_len()]);
+        joined.extend(&incoming[payload]);
+    }
+    let datagram_len = (joined.len() / segmenter.segments()) as u16;
+    (outgoing, (joined, Some(datagram_len)))
+}
+
+#[test]
+fn the_lane_allocates_nothing_in_either_direction() {
+    let [own, peer] = [OWN_VTEP, PEER_VTEP].map(MacAddr::overlay);
+    let plain = |frame: Vec<u8>| [&VnetHeader::default().emit()[..], &frame].concat();
+    let (outgoing, incoming) = tcp_stream();
+    let small = udp([peer, own], PEER_CONTAINER, OWN_CONTAINER);
+    let tap = Tape {
+        packets: vec![
+            outgoing,
+            plain(udp([own, own], OWN_CONTAINER, PEER_CONTAINER)),
+            plain(udp(
+                [own, MacAddr::BROADCAST],
+                OWN_CONTAINER,
+                PEER_CONTAINER,
+            )),
+            plain(arp_request(PEER_VTEP)),
+            plain(vec![0; 5]),
+        ],
+        left: 0,
+        written: 0,
+    };
+    let underlay = Loop {
+        messages: vec![
+            incoming,
+            ([&HEADER[..], &small].concat(), None),
+            (vec![0; 5], None),
+        ],
+        left: 0,
+        sent: 0,
+    };
+    let counters = Arc::new(Counters::new(1));
+    let options = LaneOptions {
+        mtu_bytes: 1410,
+        offloads: Arc::new(Offloads::from_fn(|_| OffloadState::On)),
+    };
+    let tables = Arc::new(ArcSwap::from_pointee(tables()));
+    let mut lane = Lane::new(0, tap, underlay, tables, Arc::clone(&counters), &options);
+    // The first look at a snapshot makes the thread known to `ArcSwap`.
+    lane.egress_batch().expect("nothing fails");
+    let allocated = allocations(|| {
+        for _ in 0..PACKETS {
+            lane.tap().left = lane.tap().packets.len();
+            lane.egress_batch().expect("nothing fails");
+            lane.underlay().left = lane.underlay().messages.len();
+            while lane.underlay().left > 0 {
+                lane.ingress_batch().expect("nothing fails");
+            }
+        }
+    });
+    let totals = counters.totals();
+    assert_eq!(lane.underlay().sent, (20 + 1 + 1) * PACKETS);
+    assert_eq!(totals.rx_packets, (20 + 1) * PACKETS as u64);
+    // Of the peer's twenty segments one super-frame, one small packet, and the answer to the host's question.
+    assert_eq!(lane.tap().written, 3 * PACKETS);
+    let dropped: u64 = totals.drops().map(|(_, count)| count).sum();
+    assert_eq!((dropped, allocated), (2 * PACKETS as u64, 0));
 }
