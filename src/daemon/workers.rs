@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use super::events::{Event, join, spawn};
 use crate::control::config::VtepConfig;
 use crate::error::SetupError;
-use crate::io::worker::{Direction, Stop, Worker};
+use crate::io::worker::{Direction, Rhythm, Stop, Worker};
 use crate::io::{Lane, LaneError, TapQueue, UdpPort};
 
 /// A thread for each direction of each lane; stopped and joined when dropped.
@@ -28,7 +28,10 @@ impl Workers {
         lane: impl Fn(usize) -> Lane<TapQueue, UdpPort>,
     ) -> Result<Self, SetupError> {
         let cpus = &vtep.cpus;
-        let busy_poll = Duration::from_micros(vtep.busy_poll_us.into());
+        let rhythm = Rhythm {
+            busy_poll: Duration::from_micros(vtep.busy_poll_us.into()),
+            moderation: Duration::from_micros(vtep.moderation_us.into()),
+        };
         let mut workers = Self {
             threads: Vec::new(),
         };
@@ -36,7 +39,7 @@ impl Workers {
             for (thread, direction) in (2 * index..).zip(Direction::ALL) {
                 let cpu = (!cpus.is_empty()).then(|| cpus[thread % cpus.len()]);
                 let name = format!("{} {index}", direction.name());
-                let worker = Worker::new(lane(index), direction, busy_poll)
+                let worker = Worker::new(lane(index), direction, rhythm)
                     .map_err(|error| SetupError::system("start", name.as_str(), &error))?;
                 workers.start_one(&name, index, worker, cpu, events.clone())?;
             }

@@ -9,6 +9,7 @@ mod arrivals;
 mod fault;
 mod lane;
 pub mod memory;
+mod moderation;
 mod offloads;
 mod probe;
 mod steering;

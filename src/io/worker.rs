@@ -23,11 +23,16 @@ use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
+use nix::sys::prctl::set_timerslack;
 
+use super::moderation::Moderation;
 use super::{Lane, LaneError, Progress, TapQueue, UdpPort};
 
 const DEVICE: Token = Token(0);
 const STOP: Token = Token(1);
+
+/// By how much the kernel may delay the end of a rest.
+const TIMER_SLACK_NS: u64 = 1000;
 
 /// One of a lane's two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,26 +73,46 @@ impl Stop {
     }
 }
 
+/// When a thread of a lane sleeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rhythm {
+    /// How long it looks for more work before it sleeps; zero: not at all.
+    pub busy_poll: Duration,
+    /// Under load, how long it leaves packets to gather at the least: one wake-up serves them all. Zero: not at all, as where it
+    /// looks for more.
+    pub moderation: Duration,
+}
+
 /// One direction of a lane with its event queue, to be moved to the thread that [`run`](Worker::run)s it.
 #[derive(Debug)]
 pub struct Worker {
     lane: Lane<TapQueue, UdpPort>,
     direction: Direction,
     busy_poll: Duration,
+    moderation: Moderation,
     poll: Poll,
     stop: Stop,
 }
 
 impl Worker {
-    /// Registers the descriptor that `direction` reads. Out of work, it looks for more for as long as `busy_poll` before it sleeps.
+    /// Registers the descriptor that `direction` reads.
     ///
     /// # Errors
     /// No descriptors or memory are left for the event queue.
     pub fn new(
         mut lane: Lane<TapQueue, UdpPort>,
         direction: Direction,
-        busy_poll: Duration,
+        rhythm: Rhythm,
     ) -> io::Result<Self> {
+        let Rhythm {
+            busy_poll,
+            moderation,
+        } = rhythm;
+        let moderation = if busy_poll.is_zero() {
+            moderation
+        } else {
+            Duration::ZERO
+        };
         let poll = Poll::new()?;
         let registry = poll.registry();
         let fd = match direction {
@@ -103,6 +128,7 @@ impl Worker {
             lane,
             direction,
             busy_poll,
+            moderation: Moderation::new(moderation),
             poll,
             stop,
         })
@@ -121,12 +147,30 @@ impl Worker {
     /// descriptor makes this spin.
     pub fn run(mut self) -> Result<(), LaneError> {
         let mut events = Events::with_capacity(2);
+        // Rests are shorter than the 50 us that the kernel may add to a sleep; one that it will not cut short is only longer.
+        let _ = set_timerslack(TIMER_SLACK_NS);
         while !self.is_stopped() {
-            if self.batch()? != Progress::More && !self.finds_more()? {
-                wait(&mut self.poll, &mut events)?;
+            match self.batch()? {
+                Progress::More => {}
+                Progress::Drained => self.pause(),
+                Progress::Idle if self.finds_more()? => {}
+                Progress::Idle => wait(&mut self.poll, &mut events)?,
             }
         }
         Ok(())
+    }
+
+    /// Lets others work before it looks again: they may bring more, and are spared the wake-up.
+    fn pause(&mut self) {
+        let rest = match self.moderation.is_on() {
+            true => self.moderation.rest(Instant::now()),
+            false => Duration::ZERO,
+        };
+        if rest.is_zero() {
+            thread::yield_now();
+        } else {
+            thread::sleep(rest);
+        }
     }
 
     fn is_stopped(&self) -> bool {
@@ -140,12 +184,8 @@ impl Worker {
         }
     }
 
-    /// Yields and looks again, then polls for as long as it was told; false if nothing came.
+    /// Polls for as long as it was told; false if nothing came.
     fn finds_more(&mut self) -> Result<bool, LaneError> {
-        thread::yield_now();
-        if self.batch()? != Progress::Idle {
-            return Ok(true);
-        }
         if self.busy_poll.is_zero() {
             return Ok(false);
         }

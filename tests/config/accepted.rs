@@ -81,6 +81,7 @@ bind = "local"
 persist = true
 state_dir = "/var/lib/silk-vtep"
 busy_poll_us = 50
+moderation_us = 0
 cpus = [3, 1]
 [vtep.offload]
 tso = false
@@ -106,7 +107,7 @@ udp_gro = false
     assert_eq!(vtep.cpus, [3, 1]);
     assert!(!(vtep.gbp || vtep.strict_source || vtep.udp_checksum || vtep.routing));
     assert!(vtep.silk_routes && vtep.persist);
-    assert_eq!(vtep.busy_poll_us, 50);
+    assert_eq!((vtep.busy_poll_us, vtep.moderation_us), (50, 0));
     let off = vtep.offload;
     assert!(!(off.tso || off.uso || off.tap_coalescing || off.udp_gso || off.udp_gro));
 }

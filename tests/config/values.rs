@@ -30,7 +30,7 @@ fn wrong_types_say_what_was_found() {
 
 #[test]
 fn numbers_out_of_range_are_refused() {
-    let keys: [(&str, &str, &[&str]); 9] = [
+    let keys: [(&str, &str, &[&str]); 10] = [
         (
             "vni",
             "an integer from 0 to 16777215 (2^24-1)",
@@ -62,6 +62,11 @@ fn numbers_out_of_range_are_refused() {
             "busy_poll_us",
             "microseconds, an integer from 0 (not at all) to 100000",
             &["100001", "-1"],
+        ),
+        (
+            "moderation_us",
+            "microseconds, an integer from 0 (not at all) to 1000",
+            &["1001", "-1"],
         ),
         (
             "cpus",

@@ -144,6 +144,11 @@ pub(super) const BUSY_POLL: Form<u32> = Form {
     read: |value| integer(value, 0..=100_000),
 };
 
+pub(super) const MODERATION: Form<u32> = Form {
+    accepted: "microseconds, an integer from 0 (not at all) to 1000",
+    read: |value| integer(value, 0..=1000),
+};
+
 /// 1024 CPUs is what a `cpu_set_t` holds (CPU_SETSIZE).
 pub(super) const CPU: Form<usize> = Form {
     accepted: "an integer from 0 to 1023, or a list of them",

@@ -103,6 +103,8 @@ pub struct VtepConfig {
     pub cpus: Vec<usize>,
     /// How long a lane without work looks for more before it sleeps, in microseconds; 0: not at all.
     pub busy_poll_us: u32,
+    /// How long a lane under load lets packets gather, in microseconds; 0: not at all.
+    pub moderation_us: u32,
     /// `[vtep.offload]`.
     pub offload: OffloadConfig,
 }

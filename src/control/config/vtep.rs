@@ -20,7 +20,8 @@ use crate::wire::{Vni, vxlan};
 const V4_SUBNET_PREFIX_LENGTH: u8 = 24;
 /// The subnet of a v6 address; IPv6 subnets are /64 (RFC 4291 section 2.5.1).
 const V6_SUBNET_PREFIX_LENGTH: u8 = 64;
-/// `vni` without one.
+/// `moderation_us` without one: see `io::worker` for what it is worth.
+const MODERATION_US: u32 = 25;
 /// How many overlays an error shows.
 const SHOWN_OVERLAYS: usize = 4;
 
@@ -73,6 +74,7 @@ fn read_vtep(keys: &mut Reader<'_, '_>, own: &Own) -> Result<VtepConfig, Reporte
         persist: keys.or("persist", &form::BOOL, false),
         state_dir: keys.given("state_dir", &form::STATE_DIR),
         busy_poll_us: keys.or("busy_poll_us", &form::BUSY_POLL, 0),
+        moderation_us: keys.or("moderation_us", &form::MODERATION, MODERATION_US),
         // Fields are evaluated as written: all keys are taken before the first `?`.
         cpus: cpus.values()?,
         offload: offload?,
