@@ -22,7 +22,7 @@ use etherparse::PacketBuilder;
 use silk_vtep::control::PeerSpec;
 use silk_vtep::tables::{CounterRegistry, GroupEntry, Local, TableSpec, Tables};
 use silk_vtep::vtep::{self, Egress, Ingress, Received};
-use silk_vtep::wire::{GroupId, MacAddr, ethernet, vxlan};
+use silk_vtep::wire::{GroupId, MacAddr, Mark, ethernet, vxlan};
 
 const PEERS: [u32; 3] = [1, 1_000, 10_000];
 const FRAME_LENS: [usize; 3] = [64, 512, 1_450];
@@ -60,7 +60,7 @@ fn encap(c: &mut Criterion) {
 }
 
 fn encap_one(tables: &Tables, frame: &mut [u8]) {
-    let Egress::Encap(encap) = vtep::egress(tables, frame) else {
+    let Egress::Encap(encap) = vtep::egress(tables, frame, Mark::NONE) else {
         panic!("every destination has a peer");
     };
     if let Some(mac) = encap.destination_mac {

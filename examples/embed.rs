@@ -12,7 +12,7 @@ use etherparse::{NetSlice, PacketBuilder, SlicedPacket};
 use silk_vtep::control::PeerSpec;
 use silk_vtep::tables::{CounterRegistry, GroupEntry, Local, TableSpec, Tables};
 use silk_vtep::vtep::{self, Egress, Ingress, Received};
-use silk_vtep::wire::{GroupId, MacAddr, ethernet, vxlan};
+use silk_vtep::wire::{GroupId, MacAddr, Mark, ethernet, vxlan};
 
 /// One cell: its VTEP's overlay address, its underlay address.
 struct Cell {
@@ -38,7 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut frame = frame_from_host()?;
     println!("on A, from the host:   {}", describe(&frame));
 
-    let encap = match vtep::egress(&on_a, &frame) {
+    let encap = match vtep::egress(&on_a, &frame, Mark::NONE) {
         Egress::Encap(encap) => encap,
         other => return Err(format!("A does not encapsulate it: {other:?}").into()),
     };

@@ -58,6 +58,7 @@
 //! use silk_vtep::DropReason;
 //! use silk_vtep::tables::{CounterRegistry, Local, TableSpec, Tables};
 //! use silk_vtep::vtep::{self, Egress};
+//! use silk_vtep::wire::Mark;
 //!
 //! let local = Local::silk("10.255.108.0/24".parse()?);
 //! let mac = local.mac;
@@ -69,7 +70,7 @@
 //! frame[14] = 0x45;
 //! frame[26..30].copy_from_slice(&[10, 255, 108, 184]); // source
 //! frame[30..34].copy_from_slice(&[10, 255, 43, 6]); // destination
-//! assert!(matches!(vtep::egress(&tables, &frame), Egress::Drop(DropReason::NoRoute)));
+//! assert!(matches!(vtep::egress(&tables, &frame, Mark::NONE), Egress::Drop(DropReason::NoRoute)));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 

@@ -21,7 +21,7 @@ use silk_vtep::tables::{
 };
 use silk_vtep::vtep::{self, Egress, Ingress, Received};
 use silk_vtep::wire::vnet::{GsoType, VnetHeader};
-use silk_vtep::wire::{GroupId, MacAddr, checksum, vxlan};
+use silk_vtep::wire::{GroupId, MacAddr, Mark, checksum, vxlan};
 
 const PACKETS: usize = 256;
 const OWN_VTEP: Ipv4Addr = Ipv4Addr::new(10, 255, 108, 0);
@@ -151,7 +151,7 @@ fn encap_allocates_nothing_whatever_the_verdict() {
     let mut verdicts = [0; 3];
     let allocated = allocations(|| {
         for frame in frames.iter().cycle().take(PACKETS * frames.len()) {
-            match vtep::egress(&tables, frame) {
+            match vtep::egress(&tables, frame, Mark::NONE) {
                 Egress::Encap(encap) => {
                     black_box(encap.header(&encap.destinations[0]));
                     verdicts[0] += 1;

@@ -7,6 +7,17 @@ use ipnet::{IpNet, Ipv4Net};
 use super::Address;
 use crate::wire::{MacAddr, Vni, vxlan};
 
+/// Where the mark of a packet from the host comes from, and so its group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MarkSource {
+    /// The packet brings its own, and that alone counts (`marks = "bpf"`).
+    Packet,
+    /// The group table has it, by inner source address (`marks = "table"`).
+    Table,
+    /// Nowhere: no group is sent (`marks = "off"`).
+    Off,
+}
+
 /// Identity and rules of this VTEP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Local {
@@ -26,8 +37,8 @@ pub struct Local {
     pub routing: bool,
     /// Refuse sources that our tables do not place where they come from.
     pub strict_source: bool,
-    /// The group table gives the mark (`marks = "table"`).
-    pub group_marks: bool,
+    /// Who says what group a packet of the host is of.
+    pub marks: MarkSource,
     /// TOS or traffic class of outer packets; the two ECN bits come from the inner packet.
     pub tos: u8,
 }
@@ -46,7 +57,7 @@ impl Local {
             gbp: true,
             routing: true,
             strict_source: true,
-            group_marks: true,
+            marks: MarkSource::Table,
             tos: 0,
         }
     }

@@ -25,7 +25,7 @@ use path::Paths;
 pub use address::Address;
 pub use fdb::{Destination, Fdb, FdbEntry};
 pub use group::{GroupEntry, GroupTable};
-pub use local::Local;
+pub use local::{Local, MarkSource};
 pub use neighbor::{Neighbor, NeighborTable};
 pub use peer::{CounterRegistry, Peer, PeerId, PeerTable};
 pub use resolve::Resolved;

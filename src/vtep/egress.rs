@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::Reply;
 use super::reply::Question;
 use crate::drop_reason::DropReason;
-use crate::tables::{Address, Destination, Local, Tables};
+use crate::tables::{Address, Destination, Local, MarkSource, Tables};
 use crate::wire::ethernet::{EtherType, Frame};
 use crate::wire::flow;
 use crate::wire::ip::{Ipv4, Ipv6, Network};
@@ -50,33 +50,37 @@ impl Encap<'_> {
     }
 }
 
-/// Judges one frame from the host: `bytes` starts with the Ethernet header.
+/// Judges one frame from the host: `bytes` starts with the Ethernet header, and `mark` is what the host's rules marked it with
+/// (`skb->mark`), [`Mark::NONE`] where they did not or where that is not known.
 ///
 /// A frame for the VTEP's own MAC is routed: route, neighbour, FDB. Any other unicast MAC goes by FDB alone, so hosts that install
 /// routes per cell work too. Broadcast and multicast go to the zero-MAC entries; ARP requests and neighbour solicitations are answered.
 #[must_use]
-pub fn egress<'t>(tables: &'t Tables, bytes: &[u8]) -> Egress<'t> {
-    match judge(tables, bytes) {
+pub fn egress<'t>(tables: &'t Tables, bytes: &[u8], mark: Mark) -> Egress<'t> {
+    match judge(tables, bytes, mark) {
         Ok(egress) => egress,
         Err(reason) => Egress::Drop(reason),
     }
 }
 
-fn judge<'t>(tables: &'t Tables, bytes: &[u8]) -> Result<Egress<'t>, DropReason> {
+fn judge<'t>(tables: &'t Tables, bytes: &[u8], mark: Mark) -> Result<Egress<'t>, DropReason> {
     let frame = Frame::new_checked(bytes).ok_or(DropReason::ShortFrame)?;
     // The families part here and not after `Network::parse`: a `Network` that may be either is written to the stack and read back.
     match frame.ethertype() {
         EtherType::IPV4 => {
             let ip = Ipv4::new_checked(frame.payload()).ok_or(DropReason::TruncatedIp)?;
             let ends = (ip.source(), ip.destination());
-            judge_packet(tables, frame, Network::V4(ip), Some(ends))
+            judge_packet(tables, frame, Network::V4(ip), Some(ends), mark)
         }
         EtherType::IPV6 => {
             let ip = Ipv6::new_checked(frame.payload()).ok_or(DropReason::TruncatedIp)?;
             let ends = (ip.source(), ip.destination());
-            judge_packet(tables, frame, Network::V6(ip), Some(ends))
+            judge_packet(tables, frame, Network::V6(ip), Some(ends), mark)
         }
-        _ => judge_packet(tables, frame, Network::Other, None::<(IpAddr, IpAddr)>),
+        _ => {
+            let ends = None::<(IpAddr, IpAddr)>;
+            judge_packet(tables, frame, Network::Other, ends, mark)
+        }
     }
 }
 
@@ -87,6 +91,7 @@ fn judge_packet<'t, A: Address>(
     frame: Frame<'_>,
     network: Network<'_>,
     ends: Option<(A, A)>,
+    mark: Mark,
 ) -> Result<Egress<'t>, DropReason> {
     let mac = frame.destination();
     let (destination_mac, destinations) = if mac == tables.local.mac && tables.local.routing {
@@ -106,7 +111,7 @@ fn judge_packet<'t, A: Address>(
     Ok(Egress::Encap(Encap {
         destinations,
         destination_mac,
-        mark: mark(tables, source),
+        mark: sent_mark(tables, mark, source),
         tos: tables.local.tos | network.ecn().map_or(Ecn::NotEct, Ecn::encap) as u8,
         flow_hash: flow::hash_parsed(frame, network),
     }))
@@ -174,10 +179,15 @@ fn check_source(local: &Local, source: Option<impl Address>) -> Result<(), DropR
 }
 
 #[inline]
-fn mark(tables: &Tables, source: Option<impl Address>) -> Option<Mark> {
-    let local = &tables.local;
-    let source = source.filter(|_| local.gbp && local.group_marks)?;
-    tables.groups.lookup(source).map(Mark::from)
+fn sent_mark(tables: &Tables, own: Mark, source: Option<impl Address>) -> Option<Mark> {
+    if !tables.local.gbp {
+        return None;
+    }
+    match tables.local.marks {
+        MarkSource::Packet => Some(own),
+        MarkSource::Table => tables.groups.lookup(source?).map(Mark::from),
+        MarkSource::Off => None,
+    }
 }
 
 #[cfg(test)]
@@ -190,14 +200,14 @@ mod tests {
     use crate::vtep::fixture::*;
 
     fn encap<'t>(tables: &'t Tables, frame: &[u8]) -> Encap<'t> {
-        match egress(tables, frame) {
+        match egress(tables, frame, Mark::NONE) {
             Egress::Encap(encap) => encap,
             other => panic!("expected encap, got {other:?}"),
         }
     }
 
     fn drop_reason(tables: &Tables, frame: &[u8]) -> DropReason {
-        match egress(tables, frame) {
+        match egress(tables, frame, Mark::NONE) {
             Egress::Drop(reason) => reason,
             other => panic!("expected drop, got {other:?}"),
         }
@@ -238,6 +248,39 @@ mod tests {
                 encap.header(&encap.destinations[0]),
                 [0x08, 0, 0, 0, 0, 0, 1, 0]
             );
+        }
+    }
+
+    /// The header of a frame that the host's rules marked, where the group table has group 3 for its source.
+    fn marked_header(marks: MarkSource, gbp: bool, mark: u32) -> [u8; 8] {
+        let local = Local {
+            marks,
+            gbp,
+            ..local()
+        };
+        let tables = compile(local, &spec());
+        let Egress::Encap(encap) = egress(&tables, &from_host(0), Mark(mark)) else {
+            panic!("it is routed");
+        };
+        encap.header(&encap.destinations[0])
+    }
+
+    #[test]
+    fn one_source_alone_says_what_group_a_packet_is_of() {
+        let header = |marks, mark| marked_header(marks, true, mark);
+        let none = [0x08, 0, 0, 0, 0, 0, 1, 0];
+        let mark = 0xde48_abcd;
+        assert_eq!(
+            header(MarkSource::Packet, mark),
+            [0x88, 0x48, 0xab, 0xcd, 0, 0, 1, 0]
+        );
+        assert_eq!(header(MarkSource::Packet, 0), none);
+        for mark in [0, mark] {
+            assert_eq!(header(MarkSource::Table, mark), [0x88, 0, 0, 3, 0, 0, 1, 0]);
+            assert_eq!(header(MarkSource::Off, mark), none);
+            for marks in [MarkSource::Packet, MarkSource::Table, MarkSource::Off] {
+                assert_eq!(marked_header(marks, false, mark), none);
+            }
         }
     }
 
@@ -360,8 +403,8 @@ mod tests {
     #[test]
     fn an_arp_request_is_answered_from_the_neighbor_table() {
         let tables = tables();
-        let Egress::Reply(reply) = egress(&tables, &arp_request(OWN_MAC, OWN_VTEP, PEER_VTEP))
-        else {
+        let request = arp_request(OWN_MAC, OWN_VTEP, PEER_VTEP);
+        let Egress::Reply(reply) = egress(&tables, &request, Mark::NONE) else {
             panic!("expected a reply");
         };
         assert_eq!(reply.frame()[..6], OWN_MAC.octets());
@@ -392,7 +435,7 @@ mod tests {
                 frame[..6].copy_from_slice(&OWN_MAC.octets());
                 frame[12..14].copy_from_slice(&[8, 0]);
             }
-            let _ = egress(&tables, &frame);
+            let _ = egress(&tables, &frame, Mark::NONE);
         }
     }
 }

@@ -93,6 +93,8 @@ impl fmt::Display for GroupId {
 pub struct Mark(pub u32);
 
 impl Mark {
+    /// No group.
+    pub const NONE: Self = Self(0);
     /// A: the sender has applied its policy (`VXLAN_GBP_POLICY_APPLIED`).
     pub const POLICY_APPLIED: u32 = 1 << 19;
     /// D: the receiver is not to learn the source (`VXLAN_GBP_DONT_LEARN`).

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use silk_vtep::control::config::{Bind, Marks};
 use silk_vtep::control::{Entry, PeerSpec};
+use silk_vtep::tables::MarkSource;
 use silk_vtep::wire::{GroupId, Vni};
 
 use crate::{EXAMPLE, LEAST, mac, parse};
@@ -138,8 +139,9 @@ fn local_carries_what_the_core_needs() {
     assert_eq!(local.mac, config.vtep.mac);
     assert_eq!(local.addresses, config.vtep.addresses);
     assert_eq!(local.subnets, config.vtep.subnets);
-    assert!(local.routing && local.strict_source && !local.gbp && !local.group_marks);
-    assert!(parse(LEAST).local().group_marks);
+    assert!(local.routing && local.strict_source && !local.gbp);
+    assert_eq!(local.marks, MarkSource::Off);
+    assert_eq!(parse(LEAST).local().marks, MarkSource::Table);
 }
 
 #[test]

@@ -29,7 +29,7 @@ use self::report::{Report, Reported};
 use self::vtep::Own;
 use super::{Entry, PeerSpec};
 use crate::netlink::Underlay;
-use crate::tables::{GroupEntry, Local};
+use crate::tables::{GroupEntry, Local, MarkSource};
 use crate::wire::{MacAddr, Vni};
 
 pub use error::{ConfigError, ConfigErrors};
@@ -133,6 +133,15 @@ pub enum Marks {
     Off,
 }
 
+impl From<Marks> for MarkSource {
+    fn from(marks: Marks) -> Self {
+        match marks {
+            Marks::Table => Self::Table,
+            Marks::Off => Self::Off,
+        }
+    }
+}
+
 /// `bind`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bind {
@@ -186,7 +195,7 @@ impl Config {
             gbp: vtep.gbp,
             routing: vtep.routing,
             strict_source: vtep.strict_source,
-            group_marks: vtep.marks == Marks::Table,
+            marks: vtep.marks.into(),
             tos: vtep.tos,
         }
     }

@@ -16,7 +16,7 @@ use crate::offload::{self, HEADER_LEN_MAX, Segmenter};
 use crate::tables::Peer;
 use crate::vtep::{self, Egress as Verdict, Encap, Reply};
 use crate::wire::vnet::{self, GsoType, VnetHeader};
-use crate::wire::{ethernet, vxlan};
+use crate::wire::{Mark, ethernet, vxlan};
 
 /// Headers of one segment, the VXLAN header first.
 const SLOT_BYTES: usize = vxlan::HEADER_LEN + HEADER_LEN_MAX;
@@ -70,7 +70,7 @@ impl Egress {
         underlay: &mut impl Underlay,
         scope: &Scope<'_>,
     ) {
-        match vtep::egress(scope.tables, reply.frame()) {
+        match vtep::egress(scope.tables, reply.frame(), Mark::NONE) {
             Verdict::Encap(encap) => {
                 scope.shards(peer).for_each(|shard| shard.count_reply());
                 let mut batch = Batch {
@@ -133,7 +133,7 @@ impl<'t, U: Underlay> Batch<'_, 't, U> {
         let Some(header) = header else {
             return scope.shard().count_drop(DropReason::BadVnetHeader);
         };
-        match vtep::egress(scope.tables, self.arena.frame(packet)) {
+        match vtep::egress(scope.tables, self.arena.frame(packet), Mark::NONE) {
             Verdict::Encap(encap) => self.encap(packet, &encap, &header),
             Verdict::Reply(reply) => reply_to_host(&reply, tap, scope),
             Verdict::Drop(reason) => scope.shard().count_drop(reason),
