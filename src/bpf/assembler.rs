@@ -59,6 +59,12 @@ impl Assembler {
             .extend(Instruction::wide_mov(destination, number));
     }
 
+    /// The lower four bytes of `register` as big-endian memory has them, and back; zeros above.
+    pub fn to_big_endian_word(&mut self, register: Register) {
+        self.instructions
+            .push(Instruction::to_big_endian_word(register));
+    }
+
     /// Reads `size` at `base + offset`.
     pub fn load(&mut self, size: Size, destination: Register, base: Register, offset: i16) {
         self.instructions

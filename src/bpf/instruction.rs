@@ -17,6 +17,9 @@ const MEM: u8 = 0x60;
 const IMMEDIATE: u8 = 0x00;
 /// BPF_X: the second operand is a register.
 const REGISTER: u8 = 0x08;
+const ALU: u8 = 0x04;
+/// BPF_END and BPF_TO_BE: bytes in big-endian order.
+const TO_BIG_ENDIAN: u8 = 0xd0 | 0x08;
 const CALL: u8 = 0x80;
 const EXIT: u8 = 0x90;
 
@@ -115,6 +118,8 @@ pub enum Size {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
 pub enum Helper {
+    /// `bpf_skb_store_bytes(skb, offset, from, len, flags)`: 0, or an error and nothing written. `offset` as below.
+    SkbStoreBytes = 9,
     /// `bpf_skb_load_bytes(skb, offset, to, len)`: 0, or -EFAULT and zeros at `to` if the packet has not all of those bytes. `offset` is
     /// from the Ethernet header where the TAP or tc runs the program.
     SkbLoadBytes = 26,
@@ -155,6 +160,17 @@ impl Instruction {
             half(LD | Size::Double as u8, destination as u8, number),
             half(0, 0, number >> 32),
         ]
+    }
+
+    /// The lower four bytes in big-endian order, zeros above.
+    pub(super) fn to_big_endian_word(register: Register) -> Self {
+        Self {
+            code: ALU | TO_BIG_ENDIAN,
+            destination: register as u8,
+            source: 0,
+            offset: 0,
+            immediate: 32,
+        }
     }
 
     pub(super) fn load(size: Size, destination: Register, base: Register, offset: i16) -> Self {
@@ -254,6 +270,7 @@ mod tests {
                 "lddw r9, 0x1122334455667788",
                 Instruction::wide_mov(R9, 0x1122_3344_5566_7788).to_vec(),
             ),
+            ("be32 r7", vec![Instruction::to_big_endian_word(R7)]),
             ("ldxb r1, [r10-16]", load(Size::Byte)),
             ("ldxh r1, [r10-16]", load(Size::Half)),
             ("ldxw r1, [r10-16]", load(Size::Word)),

@@ -116,6 +116,14 @@ pub fn write_destination(frame: &mut [u8], mac: MacAddr) {
     frame[DESTINATION].copy_from_slice(&mac.octets());
 }
 
+/// Writes another source address into a frame of at least twelve bytes.
+///
+/// # Panics
+/// If `frame` is shorter.
+pub fn write_source(frame: &mut [u8], mac: MacAddr) {
+    frame[SOURCE].copy_from_slice(&mac.octets());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,6 +152,15 @@ mod tests {
         write_destination(&mut frame, MacAddr::BROADCAST);
         assert_eq!(frame[DESTINATION], [0xff; 6]);
         assert_eq!(frame[6..], FRAME[6..]);
+    }
+
+    #[test]
+    fn writes_the_source_alone() {
+        let mut frame = FRAME;
+        write_source(&mut frame, MacAddr::BROADCAST);
+        assert_eq!(frame[SOURCE], [0xff; 6]);
+        assert_eq!(frame[..6], FRAME[..6]);
+        assert_eq!(frame[12..], FRAME[12..]);
     }
 
     /// The addresses of `FRAME` and then `rest`.

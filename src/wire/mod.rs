@@ -7,6 +7,7 @@ pub mod ethernet;
 pub mod flow;
 pub mod ip;
 mod mac;
+pub mod mark_tag;
 pub mod ndisc;
 pub mod vnet;
 pub mod vxlan;
