@@ -57,13 +57,18 @@ impl fmt::Display for Steering {
 fn attach_program(name: &str, tap: BorrowedFd<'_>) -> Result<(), SetupError> {
     let program = steering::program();
     let program = sys::bpf::load(ProgramType::SocketFilter, steering::NAME, &program)
-        .map_err(|error| not_loaded(name, &error))?;
+        .map_err(|error| not_loaded("steer", name, &error))?;
     sys::tun::set_steering(tap, Some(program.as_fd())).map_err(|error| not_attached(name, &error))
 }
 
-fn not_loaded(name: &str, LoadError { error, log }: &LoadError) -> SetupError {
+/// `operation` on `name` failed, for want of its program.
+pub(crate) fn not_loaded(
+    operation: &str,
+    name: &str,
+    LoadError { error, log }: &LoadError,
+) -> SetupError {
     let failed = SetupError::new(
-        "steer",
+        operation,
         name,
         format_args!("BPF_PROG_LOAD: {}", errno(error)),
     );
@@ -102,7 +107,7 @@ mod tests {
             error: io::Error::from_raw_os_error(errno),
             log: log.to_owned(),
         };
-        Steering::Automatic(not_loaded("silk-vtep", &error)).to_string()
+        Steering::Automatic(not_loaded("steer", "silk-vtep", &error)).to_string()
     }
 
     #[test]

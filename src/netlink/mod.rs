@@ -1,8 +1,10 @@
-//! The kernel's side of the network: links, addresses, routes, neighbours and namespaces, over rtnetlink.
+//! The kernel's side of the network: links, addresses, routes, neighbours, namespaces, and the tc programs that carry marks, over
+//! rtnetlink and bpf(2).
 //!
 //! Synchronous, without iproute2 processes, and without packets. [`Netlink`] is one socket in one network namespace;
 //! its typed operations are spread over the files by noun. Two users stand on them: [`Device`] keeps the VTEP's TAP
 //! as it should be (and [`Watcher`] says when to look again), [`container`] wires one container as Silk's CNI plugin does.
+//! [`MarkPrograms`] are two programs on that TAP.
 //!
 //! ```text
 //! Namespace --open_in--> Netlink --links, addresses, routes, neighbours--> Device, container
@@ -10,11 +12,13 @@
 //! ```
 
 mod address;
+mod clsact;
 pub mod container;
 pub mod device;
 mod error;
 mod host;
 mod link;
+mod marks;
 mod mended;
 mod named_namespace;
 mod namespace;
@@ -30,6 +34,7 @@ pub use device::{ALIAS, Device, DeviceError, DeviceSpec};
 pub use error::NetlinkError;
 pub use host::{Underlay, existing, underlay, vxlan_on_port};
 pub use link::{Link, LinkFlags, LinkKind, Tun, TunMode, VethEnd, Vxlan};
+pub use marks::{Hook, MarkPrograms, remove_mark_programs};
 pub use mended::Mended;
 pub use named_namespace::NamedNamespace;
 pub use namespace::{Namespace, NamespaceId};

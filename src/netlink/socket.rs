@@ -332,6 +332,10 @@ fn request_name(message: &RouteNetlinkMessage) -> &'static str {
         RouteNetlinkMessage::NewNeighbour(_) => "RTM_NEWNEIGH",
         RouteNetlinkMessage::DelNeighbour(_) => "RTM_DELNEIGH",
         RouteNetlinkMessage::GetNeighbour(_) => "RTM_GETNEIGH",
+        RouteNetlinkMessage::NewQueueDiscipline(_) => "RTM_NEWQDISC",
+        RouteNetlinkMessage::NewTrafficFilter(_) => "RTM_NEWTFILTER",
+        RouteNetlinkMessage::DelTrafficFilter(_) => "RTM_DELTFILTER",
+        RouteNetlinkMessage::GetTrafficFilter(_) => "RTM_GETTFILTER",
         _ => "rtnetlink",
     }
 }

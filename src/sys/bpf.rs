@@ -10,7 +10,7 @@ const PROG_LOAD: c_int = 5;
 /// Room for the verifier's words, in bytes; the rest of a longer log is lost.
 const LOG_BYTES: usize = 64 << 10;
 /// BPF_OBJ_NAME_LEN, a zero byte at the end among them.
-const NAME_LEN: usize = 16;
+pub(super) const NAME_LEN: usize = 16;
 
 /// What a program may do and where it runs (`enum bpf_prog_type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +18,8 @@ const NAME_LEN: usize = 16;
 pub enum ProgramType {
     /// BPF_PROG_TYPE_SOCKET_FILTER: sockets, and the queue choice of a TAP.
     SocketFilter = 1,
+    /// BPF_PROG_TYPE_SCHED_CLS: packets on their way to or from a device (tc).
+    SchedCls = 3,
 }
 
 /// A program the kernel did not take.
@@ -90,19 +92,30 @@ fn load_with_log(
         return Err(invalid());
     }
     attributes.prog_name[..name.len()].copy_from_slice(name.as_bytes());
-    // SAFETY: the attributes are read in their true size; the addresses in them are of `instructions`, of a text that ends in a zero
-    // byte, and of `log`, which is written up to its true length. All outlive the call.
-    let fd = unsafe {
+    // SAFETY: the addresses in the attributes are of `instructions`, of a text that ends in a zero byte, and of `log`, which is
+    // written up to its true length. All outlive the call.
+    let fd = unsafe { bpf(PROG_LOAD, &mut attributes) }?;
+    // SAFETY: the kernel has just made the descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// bpf(2).
+///
+/// # Safety
+/// `attributes` is laid out as the command wants it (`union bpf_attr`), zeros standing for all behind it, and what it has addresses of
+/// is as large as it says and lives through the call.
+pub(super) unsafe fn bpf<T>(command: c_int, attributes: &mut T) -> io::Result<c_int> {
+    // SAFETY: the attributes are read, and written, in their true size. For the rest the caller answers.
+    let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,
-            PROG_LOAD,
-            &raw mut attributes,
-            size_of::<Attributes>() as c_uint,
+            command,
+            std::ptr::from_mut(attributes),
+            size_of::<T>() as c_uint,
         )
     };
-    match c_int::try_from(fd) {
-        // SAFETY: the kernel has just made the descriptor for us.
-        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+    match c_int::try_from(result) {
+        Ok(result) if result >= 0 => Ok(result),
         _ => Err(io::Error::last_os_error()),
     }
 }

@@ -8,5 +8,6 @@ pub mod bpf;
 pub(crate) mod bpf_machine;
 pub mod ethtool;
 pub mod namespace;
+pub mod tcx;
 pub mod tun;
 pub mod udp;

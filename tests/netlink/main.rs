@@ -7,6 +7,7 @@ mod container;
 mod device;
 mod fixture;
 mod kernel;
+mod marks;
 mod watch;
 
 use std::process::{Command, ExitCode};
@@ -41,6 +42,11 @@ const TESTS: &[Test] = tests![
     device::remove_leaves_nothing_but_what_was_there,
     device::tells_a_deleted_link_from_other_errors,
     watch::sees_our_link_and_no_other,
+    marks::tcx_programs_carry_marks_and_are_found_again,
+    marks::clsact_filters_carry_marks_and_are_found_again,
+    marks::a_program_detached_by_others_is_missed,
+    marks::programs_on_the_other_hook_are_removed,
+    marks::programs_of_others_run_and_stay,
     kernel::links_are_told_apart,
     kernel::long_listings_are_read_whole,
     kernel::refusals_carry_errno_and_the_kernels_words,
