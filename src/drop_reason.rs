@@ -53,6 +53,8 @@ drop_reasons! {
     NoFloodEntry = "no-flood-entry",
     /// A virtio_net_hdr of the TAP that contradicts its frame or was never asked for, or that the kernel could not make (EINVAL).
     BadVnetHeader = "bad-vnet-header",
+    /// A frame from the host whose source MAC has the form in which marks cross the TAP (03:01:..), and was not written by our program.
+    ForgedMark = "forged-mark",
     /// The encapsulated packet is larger than the underlay carries (EMSGSIZE).
     TooBig = "too-big",
     /// The underlay's transmit queue is full (ENOBUFS, EAGAIN).

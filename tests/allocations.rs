@@ -11,13 +11,14 @@ use arc_swap::ArcSwap;
 use etherparse::PacketBuilder;
 use silk_vtep::counters::Counters;
 use silk_vtep::io::{
-    Arrivals, Datagram, Lane, LaneOptions, OffloadState, Offloads, Tap, Transmit, Underlay,
+    Arrivals, Datagram, Lane, LaneOptions, MarkTags, OffloadState, Offloads, Tap, Transmit,
+    Underlay,
 };
 use silk_vtep::offload::{
     CoalesceOptions, Coalescer, HEADER_LEN_MAX, MergeKey, Merged, RUNS_MAX, Segmenter, Slice,
 };
 use silk_vtep::tables::{
-    CounterRegistry, FdbEntry, GroupEntry, Local, Neighbor, Route, TableSpec, Tables,
+    CounterRegistry, FdbEntry, GroupEntry, Local, MarkSource, Neighbor, Route, TableSpec, Tables,
 };
 use silk_vtep::vtep::{self, Egress, Ingress, Received};
 use silk_vtep::wire::vnet::{GsoType, VnetHeader};
@@ -81,7 +82,12 @@ fn the_allocator_counts() {
 }
 
 fn tables() -> Tables {
-    let local = Local::silk("10.255.108.0/24".parse().expect("a prefix"));
+    tables_with(MarkSource::Table)
+}
+
+fn tables_with(marks: MarkSource) -> Tables {
+    let silk = Local::silk("10.255.108.0/24".parse().expect("a prefix"));
+    let local = Local { marks, ..silk };
     let (address, mac) = (PEER_VTEP.into(), MacAddr::overlay(PEER_VTEP));
     let fdb = |mac| FdbEntry {
         mac,
@@ -382,6 +388,15 @@ fn tcp_stream() -> (Vec<u8>, (Vec<u8>, Option<u16>)) {
 
 #[test]
 fn the_lane_allocates_nothing_in_either_direction() {
+    lane_allocates_nothing(MarkSource::Table);
+}
+
+#[test]
+fn a_lane_that_carries_marks_allocates_nothing() {
+    lane_allocates_nothing(MarkSource::Packet);
+}
+
+fn lane_allocates_nothing(marks: MarkSource) {
     let [own, peer] = [OWN_VTEP, PEER_VTEP].map(MacAddr::overlay);
     let plain = |frame: Vec<u8>| [&VnetHeader::default().emit()[..], &frame].concat();
     let (outgoing, incoming) = tcp_stream();
@@ -414,8 +429,9 @@ fn the_lane_allocates_nothing_in_either_direction() {
     let options = LaneOptions {
         mtu_bytes: 1410,
         offloads: Arc::new(Offloads::from_fn(|_| OffloadState::On)),
+        mark_tags: Arc::new(MarkTags::new(true)),
     };
-    let tables = Arc::new(ArcSwap::from_pointee(tables()));
+    let tables = Arc::new(ArcSwap::from_pointee(tables_with(marks)));
     let mut lane = Lane::new(0, tap, underlay, tables, Arc::clone(&counters), &options);
     // The first look at a snapshot makes the thread known to `ArcSwap`.
     lane.egress_batch().expect("nothing fails");

@@ -68,6 +68,7 @@ pub(super) fn start(
     let options = LaneOptions {
         mtu_bytes,
         offloads,
+        mark_tags: Arc::default(),
     };
     let workers = start_lanes(vtep, &queues, &ports, &control, &options, &sender)?;
     device.keep = vtep.persist;

@@ -8,8 +8,8 @@ use etherparse::{PacketBuilder, SlicedPacket, TransportSlice};
 use silk_vtep::control::PeerSpec;
 use silk_vtep::counters::Counters;
 use silk_vtep::io::memory::{MemoryTap, MemoryUnderlay};
-use silk_vtep::io::{Lane, LaneOptions, OffloadState, Offloads};
-use silk_vtep::tables::{CounterRegistry, Local, TableSpec, Tables};
+use silk_vtep::io::{Lane, LaneOptions, MarkTags, OffloadState, Offloads};
+use silk_vtep::tables::{CounterRegistry, GroupEntry, Local, TableSpec, Tables};
 use silk_vtep::wire::{MacAddr, vnet, vxlan};
 
 pub(crate) const LANES: usize = 2;
@@ -20,6 +20,7 @@ pub(crate) fn options() -> LaneOptions {
     LaneOptions {
         mtu_bytes: MTU,
         offloads: Arc::new(Offloads::from_fn(|_| OffloadState::On)),
+        mark_tags: Arc::new(MarkTags::new(true)),
     }
 }
 
@@ -30,6 +31,7 @@ pub(crate) struct Cell {
     pub(crate) tables: Arc<ArcSwap<Tables>>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) offloads: Arc<Offloads>,
+    pub(crate) mark_tags: Arc<MarkTags>,
     pub(crate) lanes: Vec<Lane<MemoryTap, MemoryUnderlay>>,
 }
 
@@ -56,9 +58,22 @@ impl Cell {
             underlay,
             lanes: (0..LANES).map(lane).collect(),
             offloads: Arc::clone(&options.offloads),
+            mark_tags: Arc::clone(&options.mark_tags),
             tables,
             counters,
         }
+    }
+
+    /// From now on, other groups and another `Local`.
+    pub(crate) fn recompile(
+        &self,
+        peers: &[u8],
+        groups: Vec<GroupEntry>,
+        local: impl Fn(Local) -> Local,
+    ) {
+        let [_, _, number, _] = self.vtep.octets();
+        let tables = compile_with(number, peers, groups, local);
+        self.tables.store(Arc::new(tables));
     }
 
     /// The host sends a packet of this cell's container 2 to `to`'s container 2, through `lane`.
@@ -111,16 +126,29 @@ pub(crate) fn peer(number: u8) -> PeerSpec {
 }
 
 pub(crate) fn compile(number: u8, peers: &[u8]) -> Tables {
+    compile_with(number, peers, Vec::new(), |local| local)
+}
+
+fn compile_with(
+    number: u8,
+    peers: &[u8],
+    groups: Vec<GroupEntry>,
+    local: impl Fn(Local) -> Local,
+) -> Tables {
     let vtep = vtep_address(number);
-    let local = Local::silk(format!("{vtep}/24").parse().expect("a prefix"));
+    let silk = Local::silk(format!("{vtep}/24").parse().expect("a prefix"));
     let peers: Vec<_> = peers.iter().map(|&number| peer(number)).collect();
     let spec = TableSpec {
         routes: peers.iter().flat_map(PeerSpec::routes).collect(),
         neighbors: peers.iter().flat_map(PeerSpec::neighbors).collect(),
         fdb: peers.iter().map(PeerSpec::fdb_entry).collect(),
-        groups: Vec::new(),
+        groups,
     };
-    Tables::compile(Arc::new(local), &spec, &mut CounterRegistry::new(LANES))
+    Tables::compile(
+        Arc::new(local(silk)),
+        &spec,
+        &mut CounterRegistry::new(LANES),
+    )
 }
 
 pub(crate) fn udp_payload(frame: &[u8]) -> Vec<u8> {

@@ -3,4 +3,5 @@
 mod cell;
 mod faults;
 mod lanes;
+mod marks;
 mod runs;

@@ -21,7 +21,7 @@ fn cells() -> (Cell, Cell) {
     (Cell::new(1, &[2]), Cell::new(2, &[1]))
 }
 
-fn udp_frame(from: &Cell, to: &Cell, port: u16, tos: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn udp_frame(from: &Cell, to: &Cell, port: u16, tos: u8, payload: &[u8]) -> Vec<u8> {
     let mac = MacAddr::overlay(from.vtep).octets();
     let mut frame = Vec::new();
     let mut ip = etherparse::Ipv4Header::new(
@@ -43,7 +43,7 @@ fn udp_frame(from: &Cell, to: &Cell, port: u16, tos: u8, payload: &[u8]) -> Vec<
 }
 
 /// A TSO super-frame of `payload` as the TAP gives it: the checksum field holds the pseudo-header's sum.
-fn tcp_packet(from: &Cell, to: &Cell, sequence: u32, payload: &[u8]) -> Bytes {
+pub(crate) fn tcp_packet(from: &Cell, to: &Cell, sequence: u32, payload: &[u8]) -> Bytes {
     let mac = MacAddr::overlay(from.vtep).octets();
     let mut frame = Vec::new();
     PacketBuilder::ethernet2(mac, mac)

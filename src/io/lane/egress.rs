@@ -15,8 +15,9 @@ use crate::io::{Fault, Run, Tap, Underlay};
 use crate::offload::{self, HEADER_LEN_MAX, Segmenter};
 use crate::tables::Peer;
 use crate::vtep::{self, Egress as Verdict, Encap, Reply};
+use crate::wire::ethernet::Frame;
 use crate::wire::vnet::{self, GsoType, VnetHeader};
-use crate::wire::{Mark, ethernet, vxlan};
+use crate::wire::{Mark, ethernet, mark_tag, vxlan};
 
 /// Headers of one segment, the VXLAN header first.
 const SLOT_BYTES: usize = vxlan::HEADER_LEN + HEADER_LEN_MAX;
@@ -133,10 +134,31 @@ impl<'t, U: Underlay> Batch<'_, 't, U> {
         let Some(header) = header else {
             return scope.shard().count_drop(DropReason::BadVnetHeader);
         };
-        match vtep::egress(scope.tables, self.arena.frame(packet), Mark::NONE) {
+        let mark = match self.take_mark(packet) {
+            Ok(mark) => mark,
+            Err(reason) => return scope.shard().count_drop(reason),
+        };
+        match vtep::egress(scope.tables, self.arena.frame(packet), mark) {
             Verdict::Encap(encap) => self.encap(packet, &encap, &header),
             Verdict::Reply(reply) => reply_to_host(&reply, tap, scope),
             Verdict::Drop(reason) => scope.shard().count_drop(reason),
+        }
+    }
+
+    /// The packet's mark. If it came in place of the source MAC, that is put back, whatever becomes of the mark: a frame may have waited
+    /// in the TAP since the programs were there.
+    fn take_mark(&mut self, packet: Packet) -> Result<Mark, DropReason> {
+        let scope = self.sender.scope;
+        let frame = self.arena.frame_mut(packet);
+        let source = Frame::new_checked(frame).map(Frame::source);
+        match source.and_then(mark_tag::parse) {
+            None => Ok(Mark::NONE),
+            Some(Mark::NONE) => Err(DropReason::ForgedMark),
+            Some(mark) => {
+                ethernet::write_source(frame, scope.tables.local.mac);
+                let is_heard = scope.mark_tags.are_on();
+                Ok(if is_heard { mark } else { Mark::NONE })
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::{Fault, Offloads, Tap, Underlay};
+use super::{Fault, MarkTags, Offloads, Tap, Underlay};
 use crate::counters::{Counters, Shard};
 use crate::drop_reason::DropReason;
 use crate::tables::{Peer, Tables};
@@ -51,6 +51,8 @@ pub struct LaneOptions {
     pub mtu_bytes: u32,
     /// What the host does for us.
     pub offloads: Arc<Offloads>,
+    /// Whether marks cross the TAP.
+    pub mark_tags: Arc<MarkTags>,
 }
 
 /// Why a lane ended. A packet never ends one.
@@ -79,6 +81,7 @@ pub struct Lane<T, U> {
     tables: Arc<ArcSwap<Tables>>,
     counters: Arc<Counters>,
     offloads: Arc<Offloads>,
+    mark_tags: Arc<MarkTags>,
     egress: Egress,
     ingress: Ingress,
 }
@@ -100,6 +103,7 @@ impl<T: Tap, U: Underlay> Lane<T, U> {
             tables,
             counters,
             offloads: Arc::clone(&options.offloads),
+            mark_tags: Arc::clone(&options.mark_tags),
             egress: Egress::default(),
             ingress: Ingress::new(options),
         }
@@ -125,6 +129,7 @@ impl<T: Tap, U: Underlay> Lane<T, U> {
             tables: &tables,
             counters: &self.counters,
             offloads: &self.offloads,
+            mark_tags: &self.mark_tags,
             index: self.index,
         };
         self.egress.batch(&mut self.tap, &mut self.underlay, &scope)
@@ -140,6 +145,7 @@ impl<T: Tap, U: Underlay> Lane<T, U> {
             tables: &tables,
             counters: &self.counters,
             offloads: &self.offloads,
+            mark_tags: &self.mark_tags,
             index: self.index,
         };
         let (tap, underlay) = (&mut self.tap, &mut self.underlay);
@@ -152,6 +158,7 @@ struct Scope<'a> {
     tables: &'a Tables,
     counters: &'a Counters,
     offloads: &'a Offloads,
+    mark_tags: &'a MarkTags,
     index: usize,
 }
 

@@ -9,7 +9,11 @@ use crate::drop_reason::DropReason;
 use crate::io::probe::takes_super_frames;
 use crate::io::{Arrivals, Fault, Offload, Tap};
 use crate::offload::{HEADER_LEN_MAX, Merged, SLICES_MAX, Segmenter, Slice};
-use crate::wire::vnet::{GsoType, VnetHeader};
+use crate::tables::MarkSource;
+use crate::wire::ethernet::{self, Frame};
+use crate::wire::vnet::{self, GsoType, VnetHeader};
+use crate::wire::vxlan::Header;
+use crate::wire::{MacAddr, Mark, mark_tag};
 
 /// EINVAL: of a super-frame it may mean the kind, of a frame the frame.
 const REFUSED: Fault = Fault::Packet(DropReason::TapRefused);
@@ -21,6 +25,8 @@ struct Refused;
 pub(super) struct Writer<'a, 't, T> {
     tap: &'a mut T,
     scope: &'a Scope<'t>,
+    /// What stands in place of the source MAC of the frames being written.
+    tag: Option<MacAddr>,
     /// The TAP was deleted.
     gone: Option<io::Error>,
 }
@@ -30,6 +36,7 @@ impl<'a, 't, T: Tap> Writer<'a, 't, T> {
         Self {
             tap,
             scope,
+            tag: None,
             gone: None,
         }
     }
@@ -48,6 +55,7 @@ impl<'a, 't, T: Tap> Writer<'a, 't, T> {
 
     /// Writes frames as one, or one by one if the TAP refuses that. Every frame is counted once, as delivered or as dropped.
     pub(super) fn write(&mut self, arrivals: &Arrivals, merged: &Merged<'_>) {
+        self.tag = self.tag_of(arrivals, merged);
         let offload = match merged.header().gso_type {
             GsoType::None => {
                 let _ = self.write_whole(arrivals, merged);
@@ -146,15 +154,40 @@ impl<'a, 't, T: Tap> Writer<'a, 't, T> {
         headers: &[u8],
         payloads: &[Slice],
     ) -> io::Result<()> {
-        let header = header.emit();
-        let mut slices: ArrayVec<IoSlice<'_>, { 2 + SLICES_MAX }> = ArrayVec::new();
-        slices.push(IoSlice::new(&header));
-        if !headers.is_empty() {
-            slices.push(IoSlice::new(headers));
-        }
         let payloads = payloads.iter();
-        slices.extend(payloads.map(|at| IoSlice::new(&arrivals.slot(at.buffer)[at.range()])));
+        let parts = payloads.map(|at| &arrivals.slot(at.buffer)[at.range()]);
+        let mut parts = std::iter::once(headers)
+            .chain(parts)
+            .filter(|part| !part.is_empty());
+        let mut head = Head::new(header);
+        let first = parts.next().map(|first| head.take(first, self.tag));
+        let mut slices: ArrayVec<IoSlice<'_>, { 2 + SLICES_MAX }> = ArrayVec::new();
+        slices.push(IoSlice::new(head.bytes()));
+        slices.extend(first.into_iter().chain(parts).map(IoSlice::new));
         self.tap.send(&slices)
+    }
+
+    /// What the host's programs are to make a mark of. All of the frames came under one VXLAN header and from one source MAC.
+    ///
+    /// A MAC of that form that came from a peer is overwritten, whether somebody reads it or not: it would become a mark that nobody
+    /// gave.
+    fn tag_of(&self, arrivals: &Arrivals, merged: &Merged<'_>) -> Option<MacAddr> {
+        let at = merged.frames().next()?;
+        let slot = arrivals.slot(at.buffer);
+        let local = &self.scope.tables.local;
+        let is_forged = || {
+            let source = Frame::new_checked(&slot[at.range()]).map(Frame::source);
+            source.and_then(mark_tag::parse).is_some()
+        };
+        let mark = || match local.marks {
+            MarkSource::Packet if self.scope.mark_tags.are_on() => {
+                let header = Header::parse(slot[..at.start].last_chunk()?, local.gbp).ok()?;
+                header.mark.filter(|mark| *mark != Mark::NONE)
+            }
+            MarkSource::Packet | MarkSource::Table | MarkSource::Off => None,
+        };
+        let forged = || is_forged().then_some(Mark::NONE);
+        mark().or_else(forged).map(mark_tag::emit)
     }
 
     /// All `frames` came from one peer.
@@ -182,5 +215,39 @@ impl<'a, 't, T: Tap> Writer<'a, 't, T> {
         {
             self.gone = Some(error);
         }
+    }
+}
+
+/// What stands before the frame, and as much of the frame as a tag changes.
+struct Head {
+    bytes: [u8; vnet::HEADER_LEN + ethernet::SOURCE.end],
+    len: usize,
+}
+
+impl Head {
+    fn new(header: &VnetHeader) -> Self {
+        let mut bytes = [0; vnet::HEADER_LEN + ethernet::SOURCE.end];
+        bytes[..vnet::HEADER_LEN].copy_from_slice(&header.emit());
+        Self {
+            bytes,
+            len: vnet::HEADER_LEN,
+        }
+    }
+
+    /// With a tag, takes over the MACs of a frame that begins with `frame`, the tag as source. Returns what follows.
+    fn take<'f>(&mut self, frame: &'f [u8], tag: Option<MacAddr>) -> &'f [u8] {
+        let macs = frame.split_at_checked(ethernet::SOURCE.end);
+        let Some(((macs, rest), tag)) = macs.zip(tag) else {
+            return frame;
+        };
+        let room = &mut self.bytes[vnet::HEADER_LEN..];
+        room.copy_from_slice(macs);
+        ethernet::write_source(room, tag);
+        self.len = self.bytes.len();
+        rest
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
     }
 }
