@@ -84,6 +84,11 @@ pub fn link(row: &LinkRow) -> String {
             if vxlan.gbp { " gbp" } else { "" },
         ),
     );
+    let ours = &row.silk_vtep;
+    put(
+        &mut text,
+        format_args!("    marks {}: {}\n", ours.marks, ours.marks_why),
+    );
     text
 }
 
@@ -308,7 +313,7 @@ mod tests {
                 "port_range": {"low": 32768, "high": 60999}, "port": 4789, "learning": false, "ttl": 64, "ageing": 300,
                 "udp_csum": true, "gbp": true}},
             "silk_vtep": {"lanes": 2, "addresses": ["10.255.108.0"], "overlays": ["10.255.0.0/16"], "routing": true,
-                "strict_source": true, "marks": "table", "features": {"udp-gso": "on"}}})
+                "strict_source": true, "marks": "table", "marks_why": "the configuration has groups", "features": {"udp-gso": "on"}}})
     }
 
     #[test]
@@ -318,6 +323,7 @@ mod tests {
             "865: silk-vtep: <BROADCAST,MULTICAST,NOARP,UP,LOWER_UP> mtu 1410 qdisc mq state UNKNOWN
     link/ether ee:ee:0a:ff:6c:00 brd ff:ff:ff:ff:ff:ff
     vxlan id 1 local 10.0.32.12 dev eth0 srcport 32768 60999 dstport 4789 nolearning ageing 300 gbp
+    marks table: the configuration has groups
 "
         );
     }
@@ -332,7 +338,7 @@ mod tests {
         data.remove("local");
         data.insert("local6".to_owned(), json!("2001:db8::1"));
         data.insert("gbp".to_owned(), json!(false));
-        assert!(link(&row(value)).ends_with(
+        assert!(link(&row(value)).contains(
             "    vxlan id 1 local 2001:db8::1 srcport 32768 60999 dstport 4789 nolearning ageing 300\n"
         ));
     }

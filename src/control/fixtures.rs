@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Config, Control, Entry, LinkFacts, Options, PeerSpec, StateFile};
+use super::{Config, Control, Entry, LinkFacts, MarksFact, Options, PeerSpec, StateFile};
 use crate::counters::Counters;
 use crate::wire::{GroupId, MacAddr};
 
@@ -28,17 +28,23 @@ pub(crate) fn config(text: &str) -> Config {
 
 /// A control over the files `silk-vtep.toml`, written here, and `live.json` of `directory`, with what it warned of.
 pub(crate) fn control(directory: &Path) -> (Arc<Control>, Vec<String>) {
+    control_of(CONFIG, directory)
+}
+
+/// The same with another configuration.
+pub(crate) fn control_of(text: &str, directory: &Path) -> (Arc<Control>, Vec<String>) {
     let config_path = directory.join("silk-vtep.toml");
     if !config_path.exists() {
-        std::fs::write(&config_path, CONFIG).expect("the directory is the test's own");
+        std::fs::write(&config_path, text).expect("the directory is the test's own");
     }
     let options = Options {
         counters: Arc::new(Counters::new(2)),
         config_path,
         state: Some(StateFile::new(directory.join("live.json"))),
         link: Box::new(|| Ok(facts())),
+        marks: config(text).marks(),
     };
-    let (control, warnings) = Control::new(&config(CONFIG), options);
+    let (control, warnings) = Control::new(&config(text), options);
     (Arc::new(control), warnings)
 }
 
@@ -54,6 +60,10 @@ pub(crate) fn facts() -> LinkFacts {
         address: MacAddr::new([0xee, 0xee, 10, 255, 108, 0]),
         underlay_device: Some("eth0".to_owned()),
         source_ports: (32768, 60999),
+        marks: MarksFact {
+            from: "table",
+            why: "the configuration has groups".to_owned(),
+        },
         features: [("udp-gso".to_owned(), "on".to_owned())].into(),
     }
 }

@@ -27,6 +27,17 @@ pub struct LinkFacts {
     pub underlay_device: Option<String>,
     /// Source ports in use: [low, high).
     pub source_ports: (u16, u16),
+    /// Where the mark of a packet comes from.
+    pub marks: MarksFact,
     /// Each kernel feature that was probed, by name, and its state for a person: `"udp-gso": "on"`.
     pub features: BTreeMap<String, String>,
+}
+
+/// Where the mark of a packet comes from, and so its group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MarksFact {
+    /// `bpf`, `table` or `off`.
+    pub from: &'static str,
+    /// Why from there, and how it stands, for a person.
+    pub why: String,
 }

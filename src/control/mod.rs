@@ -26,7 +26,7 @@ pub use client::Client;
 pub use config::Config;
 pub use directory::Directory;
 pub use entry::{Entry, Key, Origin, PeerSpec};
-pub use link::{LinkFacts, LinkSource};
+pub use link::{LinkFacts, LinkSource, MarksFact};
 pub use server::Server;
 pub use service::{Control, Options};
 pub use state::StateFile;

@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::config::{Marks, VtepConfig};
+use super::config::VtepConfig;
 use super::directory::Held;
-use super::{Entry, LinkFacts, Origin, PeerSpec};
+use super::{Entry, LinkFacts, MarksFact, Origin, PeerSpec};
 use crate::wire::{GroupId, MacAddr, Vni};
 
 /// A route, as `ip -j route show`.
@@ -196,8 +196,10 @@ pub struct SilkVtep {
     pub routing: bool,
     /// Sources are checked against the tables.
     pub strict_source: bool,
-    /// Where group ids come from.
+    /// Where group ids come from: `bpf`, `table` or `off`.
     pub marks: String,
+    /// Why from there, and how it stands.
+    pub marks_why: String,
     /// Kernel features and their state.
     pub features: BTreeMap<String, String>,
 }
@@ -345,24 +347,21 @@ impl LinkRow {
                 info_kind: "vxlan".to_owned(),
                 info_data,
             },
-            silk_vtep: SilkVtep::new(vtep, facts.features),
+            silk_vtep: SilkVtep::new(vtep, facts.marks, facts.features),
         }
     }
 }
 
 impl SilkVtep {
-    fn new(vtep: &VtepConfig, features: BTreeMap<String, String>) -> Self {
-        let marks = match vtep.marks {
-            Marks::Table => "table",
-            Marks::Off => "off",
-        };
+    fn new(vtep: &VtepConfig, marks: MarksFact, features: BTreeMap<String, String>) -> Self {
         Self {
             lanes: vtep.lanes.get(),
             addresses: vtep.addresses.clone(),
             overlays: vtep.overlays.clone(),
             routing: vtep.routing,
             strict_source: vtep.strict_source,
-            marks: marks.to_owned(),
+            marks: marks.from.to_owned(),
+            marks_why: marks.why,
             features,
         }
     }

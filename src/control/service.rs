@@ -16,7 +16,7 @@ use super::stats::{PeerStats, Stats, per_lane};
 use super::{Change, Config, Directory, Entry, Key, LinkSource, Origin, StateFile};
 use crate::counters::Counters;
 use crate::error::errno;
-use crate::tables::{Changed, CounterRegistry, Peer, Tables};
+use crate::tables::{Changed, CounterRegistry, Local, MarkSource, Peer, Tables};
 
 /// Decides what the tables hold, and publishes them.
 pub struct Control {
@@ -36,6 +36,8 @@ pub struct Options {
     pub state: Option<StateFile>,
     /// Tells what the kernel knows of the device.
     pub link: LinkSource,
+    /// Where marks come from: as the configuration wants it, or as the host can.
+    pub marks: MarkSource,
 }
 
 /// What one request at a time may change.
@@ -60,10 +62,17 @@ impl Control {
             format!("live entry left out, kept on disk until it is deleted: {refusal}")
         });
         let collisions = collisions.iter().map(left_out_of_config);
-        let warnings = damage.into_iter().chain(stale).chain(collisions).collect();
+        let has_groups = directory.iter().any(|held| is_group(&held.entry));
+        let unused = has_groups.then(|| unused_groups(options.marks)).flatten();
+        let warnings = damage.into_iter().chain(stale).chain(collisions);
+        let warnings = warnings.chain(unused).collect();
 
         let mut registry = CounterRegistry::new(options.counters.lanes());
-        let tables = Tables::compile(Arc::new(config.local()), &directory.spec(), &mut registry);
+        let local = Local {
+            marks: options.marks,
+            ..config.local()
+        };
+        let tables = Tables::compile(Arc::new(local), &directory.spec(), &mut registry);
         let control = Self {
             vtep: config.vtep.clone(),
             master: Mutex::new(Master {
@@ -160,9 +169,14 @@ impl Control {
             Origin::Live => self.save(&master.directory),
             Origin::Config | Origin::Controller => Ok(()),
         };
+        let gives_groups = changes.iter().any(|change| match change {
+            Change::Add(entry) | Change::Replace(entry) => is_group(entry),
+            Change::Del(_) | Change::DelExact(_) => false,
+        });
+        let unused = gives_groups.then(|| unused_groups(self.options.marks));
         Ok(Applied {
             changes: changes.len(),
-            warnings: saved.err().into_iter().collect(),
+            warnings: saved.err().into_iter().chain(unused.flatten()).collect(),
         })
     }
 
@@ -193,12 +207,15 @@ impl Control {
         drop(master);
         let changed = config.vtep != self.vtep;
         let restart = changed.then(|| "[vtep] changed: restart to use it".to_owned());
+        let has_groups = !config.groups.is_empty();
+        let unused = has_groups.then(|| unused_groups(self.options.marks));
         Ok(Reloaded {
             peers: config.peers.len(),
             groups: config.groups.len(),
             warnings: restart
                 .into_iter()
                 .chain(collisions.iter().map(left_out_of_config))
+                .chain(unused.flatten())
                 .collect(),
         })
     }
@@ -263,6 +280,23 @@ fn misfits_told(misfits: &[super::Refusal]) -> String {
     misfits
         .iter()
         .fold(told.to_owned(), |told, misfit| format!("{told}\n{misfit}"))
+}
+
+fn is_group(entry: &Entry) -> bool {
+    matches!(entry, Entry::Group { .. })
+}
+
+/// Told to who gives groups that nobody looks up.
+fn unused_groups(marks: MarkSource) -> Option<String> {
+    let instead = match marks {
+        MarkSource::Table => return None,
+        MarkSource::Packet => "packets bring their own marks (marks = \"bpf\")",
+        MarkSource::Off => "no groups are sent (marks = \"off\")",
+    };
+    let mend = "set marks = \"table\" and restart to use it";
+    Some(format!(
+        "the group table is without effect: {instead}; {mend}"
+    ))
 }
 
 fn left_out_of_config(refusal: &super::Refusal) -> String {
@@ -511,6 +545,37 @@ mod tests {
                 .message,
             "no route to fd00::1"
         );
+    }
+
+    #[test]
+    fn groups_that_nobody_looks_up_are_told_whoever_gives_them() {
+        for (marks, told) in [
+            ("bpf", "packets bring their own marks"),
+            ("off", "no groups are sent"),
+        ] {
+            let directory = tempfile::tempdir().expect("a temporary directory");
+            let text = CONFIG.replace("lanes = 2", &format!("lanes = 2\nmarks = \"{marks}\""));
+            let (control, warnings) = fixtures::control_of(&text, directory.path());
+            let added = control.apply(&[Change::Add(group("10.255.108.7", 5))], Origin::Live);
+            let reloaded = control.reload().expect("a good file");
+            for warnings in [
+                warnings,
+                added.expect("taken all the same").warnings,
+                reloaded.warnings,
+            ] {
+                assert_eq!(warnings.len(), 1, "{warnings:?}");
+                assert!(
+                    warnings[0].starts_with("the group table is without effect: ")
+                        && warnings[0].contains(told),
+                    "{warnings:?}"
+                );
+            }
+            let other = control.apply(
+                &[Change::Add(peer("10.255.44.0/24", "10.0.16.15"))],
+                Origin::Live,
+            );
+            assert_eq!(other.expect("taken").warnings, [""; 0]);
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::marks::MarksState;
 use crate::control::{LinkFacts, LinkSource};
 use crate::error::SetupError;
 use crate::io::{Offload, Offloads, Steering};
@@ -39,6 +40,7 @@ pub(super) fn source(
             address: link.mac.ok_or_else(|| failed(&"it has no MAC"))?,
             underlay_device: underlay.map(|underlay| underlay.name),
             source_ports: (source_ports.start, source_ports.end),
+            marks: features.marks.fact(),
             features: features.shown(),
         })
     })
@@ -48,6 +50,7 @@ pub(super) fn source(
 pub(super) struct Features {
     pub(super) offloads: Arc<Offloads>,
     pub(super) steering: Steering,
+    pub(super) marks: MarksState,
 }
 
 impl Features {

@@ -9,6 +9,7 @@ mod events;
 mod limits;
 mod link_facts;
 mod lock;
+mod marks;
 pub(crate) mod offload;
 pub(crate) mod port_holder;
 mod repair;
@@ -30,6 +31,7 @@ use crate::error::SetupError;
 use crate::netlink::{Device, DeviceError, Netlink, Underlay, underlay};
 use events::{Event, SignalThread, WatchThread};
 use lock::Lock;
+use marks::Marks;
 use repair::Schedule;
 use workers::Workers;
 
@@ -127,6 +129,7 @@ struct Daemon {
     _signals: SignalThread,
     _workers: Workers,
     device: OwnedDevice,
+    marks: Marks,
     mtu_bytes: u32,
     control: Arc<Control>,
     _lock: Lock,
@@ -146,17 +149,27 @@ impl Daemon {
                 Some(Event::LaneEnded(index, error)) => {
                     return Err(self.ended(format_args!("lane {index}: {error}")));
                 }
-                None => {
-                    let repaired = self.repair()?;
-                    schedule.looked(Instant::now(), repaired);
-                }
+                None => self.look(&mut schedule)?,
             }
         }
     }
 
-    /// The next event, or `None` when the device is due to be looked at.
+    /// Looks at what is due to be looked at.
+    fn look(&mut self, schedule: &mut Schedule) -> Result<(), DaemonError> {
+        let now = Instant::now();
+        if self.marks.due().is_some_and(|due| due <= now) {
+            self.marks.look(now);
+        }
+        if schedule.next().is_some_and(|due| due <= now) {
+            let repaired = self.repair()?;
+            schedule.looked(Instant::now(), repaired);
+        }
+        Ok(())
+    }
+
+    /// The next event, or `None` when something is due to be looked at.
     fn next_event(&self, schedule: &Schedule) -> Option<Event> {
-        let received = match schedule.next() {
+        let received = match schedule.next().into_iter().chain(self.marks.due()).min() {
             Some(due) => self.events.recv_deadline(due),
             None => self
                 .events

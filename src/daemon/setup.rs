@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use super::events::{Event, SignalThread, WatchThread, channel};
 use super::link_facts::Features;
 use super::lock::Lock;
+use super::marks::Marks;
 use super::port_holder::Host;
 use super::workers::Workers;
 use super::{Daemon, DaemonError, OwnedDevice, limits, link_facts, offload};
@@ -47,19 +48,23 @@ pub(super) fn start(
     let (mut queues, mut device) = open_device(vtep, mtu_bytes, netlink)?;
     // Before the link is up, so that the frames it tries go nowhere.
     let offloads = Arc::new(offload::probe(vtep, &mut queues[0]));
+    let index = device.device.index();
+    // Before it is up as well, so that no packet goes without its mark.
+    let marks = Marks::set_up(config, index)?;
     let features = Features {
         offloads: Arc::clone(&offloads),
         steering: steer(&vtep.name, &queues),
+        marks: marks.state().clone(),
     };
     configure(&mut device)?;
 
     let counters = Arc::new(Counters::new(vtep.lanes.get()));
-    let index = device.device.index();
     let options = Options {
         counters,
         config_path: config_path.to_owned(),
         state: state_file(vtep, socket),
         link: link_facts::source(vtep.name.clone(), index, vtep.local, source_ports, features),
+        marks: marks.source(),
     };
     let control = Arc::new(control(config, options));
     let server = Server::start(socket, Arc::clone(&control))?;
@@ -68,7 +73,7 @@ pub(super) fn start(
     let options = LaneOptions {
         mtu_bytes,
         offloads,
-        mark_tags: Arc::default(),
+        mark_tags: Arc::clone(marks.tags()),
     };
     let workers = start_lanes(vtep, &queues, &ports, &control, &options, &sender)?;
     device.keep = vtep.persist;
@@ -79,6 +84,7 @@ pub(super) fn start(
         _signals: signals,
         _workers: workers,
         device,
+        marks,
         mtu_bytes,
         control,
         _lock: lock,

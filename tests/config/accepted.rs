@@ -23,7 +23,7 @@ fn example_gives_the_expected_values() {
     assert_eq!(vtep.subnets, ["10.255.108.0/24".parse().unwrap()]);
     assert_eq!(vtep.mac, mac("ee:ee:0a:ff:6c:00"));
     assert_eq!(vtep.mtu_bytes, Some(1410));
-    assert_eq!(vtep.marks, Marks::Table);
+    assert_eq!(vtep.marks, Marks::Auto);
     assert_eq!(
         config.peers,
         [PeerSpec {
@@ -141,7 +141,24 @@ fn local_carries_what_the_core_needs() {
     assert_eq!(local.subnets, config.vtep.subnets);
     assert!(local.routing && local.strict_source && !local.gbp);
     assert_eq!(local.marks, MarkSource::Off);
-    assert_eq!(parse(LEAST).local().marks, MarkSource::Table);
+}
+
+#[test]
+fn groups_in_the_file_are_what_auto_uses() {
+    const GROUP: &str = "[[group]]\naddress = \"10.255.108.184\"\nid = 3\n";
+    for (marks, alone, with_groups) in [
+        ("auto", MarkSource::Packet, MarkSource::Table),
+        ("bpf", MarkSource::Packet, MarkSource::Packet),
+        ("table", MarkSource::Table, MarkSource::Table),
+        ("off", MarkSource::Off, MarkSource::Off),
+    ] {
+        let text = format!("{LEAST}marks = \"{marks}\"\n");
+        assert_eq!(parse(&text).local().marks, alone, "{marks}");
+        assert_eq!(parse(&(text + GROUP)).local().marks, with_groups, "{marks}");
+    }
+    assert_eq!(parse(LEAST).local().marks, MarkSource::Packet);
+    let without_gbp = parse(&format!("{LEAST}gbp = false\n"));
+    assert_eq!(without_gbp.local().marks, MarkSource::Off);
 }
 
 #[test]

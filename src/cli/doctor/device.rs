@@ -4,7 +4,7 @@ use crate::control::config::VtepConfig;
 use crate::daemon::offload::{self, Kernel};
 use crate::error::{SetupError, errno};
 use crate::io::{self, Offload, OffloadState, Offloads, TapQueue};
-use crate::netlink::Namespace;
+use crate::netlink::{Hook, MarkPrograms, Namespace, Netlink, existing};
 use crate::sys;
 
 use super::check::Check;
@@ -47,7 +47,7 @@ pub(super) fn tap(vtep: &VtepConfig, scratch: Option<&Namespace>) -> Vec<Check> 
             Check::missing("tap", format!("{purpose}: {}", error.cause)).mend(&error.mend)
         }
     };
-    let offloads = tried.as_ref().ok();
+    let offloads = tried.as_ref().ok().map(|tried| &tried.offloads);
     vec![
         check.needed(),
         tap_offload(
@@ -68,16 +68,51 @@ pub(super) fn tap(vtep: &VtepConfig, scratch: Option<&Namespace>) -> Vec<Check> 
             "the TAP takes super-frames",
             "some kernels refuse them all, as 6.6.44: update it",
         ),
+        marks(tried.as_ref().ok().map(|tried| &tried.marks)),
     ]
 }
 
-fn open_tap(vtep: &VtepConfig) -> Result<Offloads, SetupError> {
+/// What a TAP was found to do.
+struct Tried {
+    offloads: Offloads,
+    marks: Result<Hook, SetupError>,
+}
+
+/// Packets' own marks as groups.
+fn marks(tried: Option<&Result<Hook, SetupError>>) -> Check {
+    const NAME: &str = "marks";
+    let purpose = "programs carry skb->mark over the TAP (marks = \"bpf\")";
+    match tried {
+        Some(Ok(hook)) => Check::ok(NAME, format!("{purpose}: by {}", hook.name())),
+        Some(Err(error)) => {
+            let instead = "`auto` is then the group table";
+            let mend = Some(error.mend.as_str()).filter(|mend| !mend.is_empty());
+            Check::missing(NAME, format!("{purpose}: {}: {instead}", error.cause))
+                .mend(mend.unwrap_or("give groups as [[group]]"))
+        }
+        None => Check::unknown(NAME, format!("{purpose}: not tried without a TAP")),
+    }
+}
+
+fn open_tap(vtep: &VtepConfig) -> Result<Tried, SetupError> {
     // Nobody else's: it has our process id.
     let name = format!("svdoc{}", std::process::id());
     let wanted = offload::wanted_of_tap(vtep.offload);
     let queues = (0..QUEUES).map(|_| TapQueue::open(&name, wanted));
     let mut queues = queues.collect::<Result<Vec<_>, _>>()?;
-    Ok(offload::probe(vtep, &mut queues[0]))
+    Ok(Tried {
+        offloads: offload::probe(vtep, &mut queues[0]),
+        marks: attach_marks(&name, vtep),
+    })
+}
+
+/// They go with the TAP.
+fn attach_marks(name: &str, vtep: &VtepConfig) -> Result<Hook, SetupError> {
+    let mut netlink = Netlink::open()?;
+    let link = existing(&mut netlink, name)?
+        .ok_or_else(|| SetupError::new("look up link", name, "the TAP is gone"))?;
+    let programs = MarkPrograms::attach(link.index, name, vtep.mac, None)?;
+    Ok(programs.hook())
 }
 
 fn tap_offload(offload: Offload, offloads: Option<&Offloads>, purpose: &str, mend: &str) -> Check {
@@ -141,6 +176,20 @@ mod tests {
         assert_eq!(state(&check(Offload::Tso, Some(&offloads))), "ok");
         assert_eq!(state(&check(Offload::Uso, Some(&offloads))), "missing");
         assert_eq!(state(&check(Offload::Tso, None)), "unknown");
+    }
+
+    #[test]
+    fn marks_that_cannot_be_carried_say_why_and_what_is_used_instead() {
+        let error = SetupError::new("carry marks over", "svdoc1", "BPF_PROG_LOAD: EPERM");
+        let line = marks(Some(&Err(error.mend("needs CAP_BPF")))).to_string();
+        assert!(line.starts_with("missing  marks"), "{line}");
+        assert!(
+            line.contains("EPERM: `auto` is then the group table"),
+            "{line}"
+        );
+        assert!(line.ends_with("(needs CAP_BPF)"), "{line}");
+        assert_eq!(state(&marks(Some(&Ok(Hook::Clsact)))), "ok");
+        assert_eq!(state(&marks(None)), "unknown");
     }
 
     #[test]

@@ -112,9 +112,9 @@ mod tests {
         let _ = run(&global, &mut out);
         let checks: Vec<serde_json::Value> = serde_json::from_slice(&out).expect("a list");
         let mut names: Vec<_> = checks.iter().map(|check| check["name"].as_str()).collect();
-        assert_eq!(names.len(), 18);
+        assert_eq!(names.len(), 19);
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), 18);
+        assert_eq!(names.len(), 19);
     }
 }

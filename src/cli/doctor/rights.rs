@@ -26,8 +26,7 @@ pub(super) fn net_admin() -> Check {
 
 /// Needed by what reaches into other namespaces.
 pub(super) fn sys_admin() -> Check {
-    let purpose =
-        "`container add`, `demo` and `bench` enter network namespaces; the daemon does not";
+    let purpose = "`container add`, `demo` and `bench` enter network namespaces; the daemon, with marks = \"bpf\", knows a killed one's programs again";
     capability("cap-sys-admin", CAP_SYS_ADMIN, purpose)
 }
 

@@ -83,14 +83,12 @@ pub(super) const BOOL: Form<bool> = Form {
 };
 
 pub(super) const MARKS: Form<Marks> = Form {
-    accepted: "\"auto\", \"table\" or \"off\"",
+    accepted: "\"auto\", \"bpf\", \"table\" or \"off\"",
     read: |value| match text(value)? {
-        "auto" | "table" => Ok(Marks::Table),
+        "auto" => Ok(Marks::Auto),
+        "bpf" => Ok(Marks::Bpf),
+        "table" => Ok(Marks::Table),
         "off" => Ok(Marks::Off),
-        "bpf" => Err(found_but(
-            value,
-            "this version takes marks from the group table only",
-        )),
         _ => Err(found(value)),
     },
 };

@@ -127,19 +127,14 @@ pub struct OffloadConfig {
 /// `marks`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Marks {
+    /// The packets' own where the file has no groups and the host can, else the group table.
+    Auto,
+    /// The packets' own: `skb->mark`.
+    Bpf,
     /// The group table gives the group.
     Table,
     /// No group is sent.
     Off,
-}
-
-impl From<Marks> for MarkSource {
-    fn from(marks: Marks) -> Self {
-        match marks {
-            Marks::Table => Self::Table,
-            Marks::Off => Self::Off,
-        }
-    }
 }
 
 /// `bind`.
@@ -182,6 +177,19 @@ impl Config {
         peers.chain(self.groups.iter().copied().map(Entry::from))
     }
 
+    /// Where marks are to come from, on a host that can do it. Whoever gives groups in the file wants them used: with the packets' own
+    /// marks they would not be.
+    #[must_use]
+    pub fn marks(&self) -> MarkSource {
+        match self.vtep.marks {
+            Marks::Auto if !self.vtep.gbp => MarkSource::Off,
+            Marks::Auto if !self.groups.is_empty() => MarkSource::Table,
+            Marks::Auto | Marks::Bpf => MarkSource::Packet,
+            Marks::Table => MarkSource::Table,
+            Marks::Off => MarkSource::Off,
+        }
+    }
+
     /// Who we are, for a snapshot.
     #[must_use]
     pub fn local(&self) -> Local {
@@ -195,7 +203,7 @@ impl Config {
             gbp: vtep.gbp,
             routing: vtep.routing,
             strict_source: vtep.strict_source,
-            marks: vtep.marks.into(),
+            marks: self.marks(),
             tos: vtep.tos,
         }
     }

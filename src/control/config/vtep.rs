@@ -63,7 +63,7 @@ fn read_vtep(keys: &mut Reader<'_, '_>, own: &Own) -> Result<VtepConfig, Reporte
         gbp: keys.or("gbp", &form::BOOL, true),
         lanes: lanes(keys.or("lanes", &form::LANES, 0)),
         strict_source: keys.or("strict_source", &form::BOOL, true),
-        marks: keys.or("marks", &form::MARKS, Marks::Table),
+        marks: keys.or("marks", &form::MARKS, Marks::Auto),
         udp_checksum: keys.or("udp_checksum", &form::BOOL, true),
         ttl: keys.or("ttl", &form::TTL, 64),
         tos: keys.or("tos", &form::TOS, 0),
