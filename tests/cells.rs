@@ -1,7 +1,7 @@
 //! Namespace tests: real `silk-vtep` processes and the kernel's own vxlan device, joined by veth pairs on this machine.
 //!
-//! They need root, iproute2, ping and /dev/net/tun. Where those are missing they are reported as ignored, with the reason;
-//! `SILK_VTEP_REQUIRE_NETNS=1` makes that a failure.
+//! They need root, iproute2, ping and /dev/net/tun; some of them iptables. Where those are missing they are reported as ignored, with the
+//! reason; `SILK_VTEP_REQUIRE_NETNS=1` makes that a failure.
 
 mod support;
 
@@ -12,6 +12,7 @@ mod cells {
     pub(crate) mod garbage;
     pub(crate) mod kernel_peer;
     pub(crate) mod lanes;
+    pub(crate) mod marks;
     pub(crate) mod offload;
     pub(crate) mod overlay_v6;
     pub(crate) mod readme;
@@ -76,6 +77,7 @@ fn main() -> ExitCode {
         cells::exchange::cases(),
         cells::wire::cases(),
         cells::lanes::cases(),
+        cells::marks::cases(),
         cells::offload::cases(),
         cells::kernel_peer::cases(),
         cells::stepdown::cases(),

@@ -11,7 +11,7 @@
 //! mark is overwritten with 0, which no frame of ours has, and the lane drops and counts it. So nobody gains a group by writing a MAC.
 //!
 //! **Ingress** sees every frame that is written to the TAP, before netfilter does. The source MAC of a tagged one is lost: it becomes
-//! [`LOST_SOURCE`](mark_tag::LOST_SOURCE). Frames without a tag are left alone, as a kernel device leaves alone what has no G flag.
+//! [`LOST_SOURCE`]. Frames without a tag are left alone, as a kernel device leaves alone what has no G flag.
 //!
 //! Both return TC_ACT_UNSPEC: other programs on the device run as if ours were not there. Packets are read and written by helper
 //! calls and not directly, so that both run in a userspace machine, and on kernels that never heard of tcx.

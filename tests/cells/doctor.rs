@@ -49,7 +49,7 @@ fn able_host_is_left_alone(lab: &mut Lab) -> Result {
     before.same_as(&Snapshot::of(host)?)?;
     let said = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "{}:\n{said}", output.status);
-    for name in ["cap-net-admin", "tap", "udp-port", "udp-gso"] {
+    for name in ["cap-net-admin", "tap", "marks", "udp-port", "udp-gso"] {
         let is_ok =
             |line: &str| line.starts_with("ok ") && line.split_whitespace().nth(1) == Some(name);
         ensure!(said.lines().any(is_ok), "{name} is not ok:\n{said}");

@@ -10,7 +10,7 @@ use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, bind, send, setsockopt, socket, sockopt,
 };
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::{BOUND, Namespace, Result, Wait, ensure, wait_until};
 
@@ -172,6 +172,11 @@ impl Injector {
             bind(socket.as_raw_fd(), &link)?;
             Ok(Self(socket))
         })
+    }
+
+    /// Frames sent from now on have this `skb->mark`.
+    pub(crate) fn set_mark(&self, mark: u32) -> Result {
+        Ok(SockRef::from(&self.0).set_mark(mark)?)
     }
 
     /// Sends one frame, from its destination MAC on.

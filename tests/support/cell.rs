@@ -135,7 +135,7 @@ fn config(site: &Site, plan: &Plan) -> Result<String> {
         writeln!(text, "overlay = [\"{OVERLAY}\"{}]", plan.more_overlays)?;
     }
     writeln!(text, "lanes = {}", plan.lanes)?;
-    writeln!(text, "marks = \"table\"")?;
+    writeln!(text, "marks = \"{}\"", plan.marks)?;
     writeln!(text, "{}", plan.vtep_lines)?;
     for peer in peers_of(site, plan) {
         let underlay = peer.underlay(plan.v6);

@@ -21,6 +21,8 @@ pub(crate) struct Plan {
     pub(super) offloads: bool,
     pub(super) cold: bool,
     pub(super) group: Option<u16>,
+    pub(super) marks: &'static str,
+    pub(super) iptables: bool,
     pub(super) vtep_lines: &'static str,
     pub(super) more_overlays: &'static str,
     pub(super) overlay_v6: bool,
@@ -38,6 +40,8 @@ impl Plan {
             offloads: true,
             cold: false,
             group: None,
+            marks: "table",
+            iptables: false,
             vtep_lines: "",
             more_overlays: "",
             overlay_v6: false,
@@ -72,6 +76,23 @@ impl Plan {
     pub(crate) fn group(mut self, id: u16) -> Self {
         self.group = Some(id);
         self
+    }
+
+    /// Where our daemons take marks from; the group table, unless said.
+    pub(crate) fn marks(mut self, marks: &'static str) -> Self {
+        self.marks = marks;
+        self
+    }
+
+    /// The test sets rules.
+    pub(crate) fn iptables(mut self) -> Self {
+        self.iptables = true;
+        self
+    }
+
+    /// True if the test needs iptables.
+    pub(crate) fn needs_iptables(&self) -> bool {
+        self.iptables
     }
 
     /// The overlay has IPv6 too: VTEPs with two addresses. Containers get IPv4 only so far, so each host speaks for its IPv6 subnet.

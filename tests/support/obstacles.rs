@@ -8,6 +8,7 @@ use super::{Namespace, Plan, Result, VTEP_NAME};
 pub(crate) struct Obstacles {
     to_namespaces: Option<String>,
     to_kernel_vxlan: Option<String>,
+    to_iptables: Option<String>,
 }
 
 impl Obstacles {
@@ -19,6 +20,7 @@ impl Obstacles {
                 try_namespace(),
             ),
             to_kernel_vxlan: reason("needs the kernel's vxlan device", try_kernel_vxlan()),
+            to_iptables: reason("needs iptables", try_iptables()),
         }
     }
 
@@ -28,7 +30,9 @@ impl Obstacles {
             .to_kernel_vxlan
             .as_ref()
             .filter(|_| plan.needs_kernel_vxlan());
-        self.to_namespaces.as_ref().or(vxlan).cloned()
+        let iptables = self.to_iptables.as_ref();
+        let iptables = iptables.filter(|_| plan.needs_iptables());
+        self.to_namespaces.as_ref().or(vxlan).or(iptables).cloned()
     }
 }
 
@@ -43,6 +47,19 @@ fn try_namespace() -> Result {
     namespace.ip("link add veth0 type veth peer name veth1")?;
     namespace.exec("ping -V")?;
     File::open("/dev/net/tun").map_err(|error| format!("/dev/net/tun: {error}"))?;
+    Ok(())
+}
+
+/// The matches and targets of the rules that tests set.
+fn try_iptables() -> Result {
+    let namespace = Namespace::new()?;
+    for rule in [
+        "-t mangle -A FORWARD -s 10.255.0.1 -j MARK --set-xmark 0x3",
+        "-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+        "-A FORWARD -p tcp -m mark --mark 0x3 -j REJECT --reject-with icmp-port-unreachable",
+    ] {
+        namespace.exec(&format!("iptables -w {rule}"))?;
+    }
     Ok(())
 }
 
