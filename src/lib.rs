@@ -19,7 +19,7 @@
 //! | [`bpf`] | programs for the kernel's BPF machine, assembled from our own source | does I/O |
 //! | [`sys`] | the only `unsafe`: one thin function per system call | holds logic |
 //! | [`io`] | TAP queue, UDP sockets, the [`Lane`](io::Lane) that joins them to the core, an in-memory twin of each device | decides policy |
-//! | [`netlink`] | links, veth pairs, addresses, routes, neighbours, namespaces | sees packets |
+//! | [`netlink`] | links, veth pairs, addresses, routes, neighbours, namespaces, the tc programs that carry marks | sees packets |
 //! | [`control`] | configuration, the directory of entries, the Unix-socket API, state on disk | is on the packet path |
 //! | [`daemon`] | set-up, the threads, repair, the way out | |
 //! | [`cli`] | arguments, iproute2-style and JSON printing, the demo | |
@@ -33,7 +33,7 @@
 //! route      10.255.43.0/24 via 10.255.43.0      tables::RouteTable      longest prefix
 //! neighbour  10.255.43.0 -> ee:ee:0a:ff:2b:00    tables::NeighborTable   the inner destination MAC to write
 //! FDB        ee:ee:0a:ff:2b:00 -> 10.0.16.14     tables::Fdb             where the datagram goes
-//! group      10.255.108.184 -> 0x0003            tables::GroupTable      who is speaking
+//! group      10.255.108.184 -> 0x0003            tables::GroupTable      who is speaking, unless the packet's own mark says it
 //! ```
 //!
 //! The lane writes what the verdict says and sends one datagram, from a port that the flow's hash chose: a super-frame becomes many, cut
