@@ -30,7 +30,7 @@ pub struct Encap<'t> {
     pub destinations: &'t [Destination],
     /// The inner destination MAC to write, if routing changed it.
     pub destination_mac: Option<MacAddr>,
-    /// Who is speaking; `None` without the group policy extension.
+    /// Who is speaking; `None`: no group is sent.
     pub mark: Option<Mark>,
     /// TOS or traffic class of the outer packet, ECN bits included.
     pub tos: u8,
@@ -184,7 +184,7 @@ fn sent_mark(tables: &Tables, own: Mark, source: Option<impl Address>) -> Option
         return None;
     }
     match tables.local.marks {
-        MarkSource::Packet => Some(own),
+        MarkSource::Packet => (own != Mark::NONE).then_some(own),
         MarkSource::Table => tables.groups.lookup(source?).map(Mark::from),
         MarkSource::Off => None,
     }
