@@ -13,6 +13,7 @@ use std::net::Ipv6Addr;
 use std::ops::Range;
 
 use super::IPV6_HEADER_LEN as HEADER_LEN;
+use super::protocol::{DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, ROUTING};
 use crate::wire::{Ecn, field};
 
 const FIRST_WORD: Range<usize> = 0..4;
@@ -28,13 +29,8 @@ const _: () = assert!(DESTINATION.end == HEADER_LEN);
 const ECN_BYTE: usize = 1;
 const ECN_SHIFT: u32 = 4;
 
-const HOP_BY_HOP: u8 = 0;
-const ROUTING: u8 = 43;
-const FRAGMENT: u8 = 44;
-const DESTINATION_OPTIONS: u8 = 60;
-
 /// Extension headers to walk: twice the four that RFC 8200 section 4.1 lets an honest packet have.
-const MAX_EXTENSIONS: usize = 8;
+pub const MAX_EXTENSIONS: usize = 8;
 
 /// A checked view of an IPv6 header: 40 bytes at least, so the accessors cannot panic. Nothing else is promised: version
 /// and payload length may lie.

@@ -7,7 +7,7 @@ mod transport;
 use std::net::IpAddr;
 
 pub use ipv4::Ipv4;
-pub use ipv6::Ipv6;
+pub use ipv6::{Ipv6, MAX_EXTENSIONS};
 pub use transport::Transport;
 
 use super::Ecn;
@@ -30,6 +30,14 @@ pub mod protocol {
     pub const ICMPV6: u8 = 58;
     /// SCTP.
     pub const SCTP: u8 = 132;
+    /// IPv6 hop-by-hop options: a header that others follow.
+    pub const HOP_BY_HOP: u8 = 0;
+    /// IPv6 routing header.
+    pub const ROUTING: u8 = 43;
+    /// IPv6 fragment header.
+    pub const FRAGMENT: u8 = 44;
+    /// IPv6 destination options.
+    pub const DESTINATION_OPTIONS: u8 = 60;
 }
 
 /// The network layer of a frame, by its ethertype.
