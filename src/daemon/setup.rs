@@ -20,14 +20,11 @@ use crate::control::config::{Bind, VtepConfig, carried_bytes};
 use crate::control::{Config, Control, Server, StateFile};
 use crate::counters::Counters;
 use crate::error::SetupError;
-use crate::io::{Lane, LaneOptions, Steering, TapQueue, UdpOptions, UdpPort};
+use crate::io::{DEFAULT_SOURCE_PORTS, Lane, LaneOptions, Steering, TapQueue, UdpOptions, UdpPort};
 use crate::netlink::{
     ALIAS, Device, DeviceError, DeviceSpec, Link, LinkKind, Netlink, TunMode, Watcher, existing,
     underlay,
 };
-
-/// What Linux uses where ip_local_port_range cannot be read.
-const DEFAULT_SOURCE_PORTS: Range<u16> = 32768..60999;
 
 pub(super) fn start(
     config: &Config,

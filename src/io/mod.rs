@@ -13,6 +13,7 @@ pub mod memory;
 mod moderation;
 mod offloads;
 mod probe;
+pub mod source_ports;
 mod steering;
 mod tap;
 mod udp;
@@ -26,11 +27,12 @@ pub use fault::Fault;
 pub use lane::{Lane, LaneError, LaneOptions, Progress, run_max_segs};
 pub use mark_tags::MarkTags;
 pub use offloads::{Offload, OffloadState, Offloads};
+pub use source_ports::{DEFAULT_SOURCE_PORTS, SOURCE_PORTS};
 pub use steering::Steering;
 pub(crate) use steering::not_loaded;
 pub use tap::{TapOffloads, TapQueue};
 pub(crate) use udp::BUFFER_BYTES;
-pub use udp::{PortHolder, SOURCE_PORTS, UdpOptions, UdpPort, supports_gro, supports_gso};
+pub use udp::{PortHolder, UdpOptions, UdpPort, supports_gro, supports_gso};
 
 pub use crate::sys::udp::Datagram;
 

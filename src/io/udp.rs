@@ -1,7 +1,7 @@
 //! The VXLAN port on the underlay: one receiving socket a lane, and a pool of sending sockets on other ports.
 //!
 //! A socket bound to 4789 would always send from 4789: no entropy for ECMP, and one REUSEPORT lane at the receiver. So each lane sends
-//! from [`SOURCE_PORTS`] ports that the flow hash chooses among. All lanes bind the same ports, so a flow keeps its port whichever
+//! from [`SOURCE_PORTS`](super::SOURCE_PORTS) ports that the flow hash chooses among. All lanes bind the same ports, so a flow keeps its port whichever
 //! lane it is on; nobody reads those sockets, and a filter drops what arrives at them.
 
 use std::io;
@@ -13,12 +13,10 @@ use std::sync::Arc;
 use libc::c_int;
 use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
 
+use super::source_ports::{pick, spread};
 use super::{Arrivals, Transmit, Underlay};
 use crate::error::{SetupError, errno};
 use crate::sys;
-
-/// Source ports in use: enough to fill the ECMP members and receive queues of today's machines, few enough to open at once.
-pub const SOURCE_PORTS: usize = 32;
 
 /// Room for bursts: the default of 212,992 bytes holds three super-frames.
 pub(crate) const BUFFER_BYTES: c_int = 4 << 20;
@@ -224,26 +222,13 @@ impl UdpOptions {
 
     /// The pool of the first lane: ports spread evenly over the range, the next free one where a port is taken.
     fn senders(&self) -> Result<Vec<Socket>, SetupError> {
-        let mut sockets: Vec<Socket> = Vec::with_capacity(SOURCE_PORTS);
-        let mut next = self.source_ports.start;
-        let pool = SOURCE_PORTS.min(self.source_ports.len());
-        let stride = (self.source_ports.len() / pool.max(1)).max(1) as u16;
-        while sockets.len() < pool && self.source_ports.contains(&next) {
-            match self.bound_sender(next, Claim::Alone) {
-                Ok(socket) => {
-                    sockets.push(socket);
-                    next = self
-                        .source_ports
-                        .start
-                        .saturating_add(stride.saturating_mul(sockets.len() as u16))
-                        .max(next.saturating_add(1));
-                }
-                Err(error) if error.raw_os_error() == Some(libc::EADDRINUSE) => {
-                    next = next.saturating_add(1);
-                }
-                Err(error) => return Err(self.send_error(&format!("bind port {next}"), &error)),
+        let sockets = spread(&self.source_ports, |port| {
+            match self.bound_sender(port, Claim::Alone) {
+                Ok(socket) => Ok(Some(socket)),
+                Err(error) if error.raw_os_error() == Some(libc::EADDRINUSE) => Ok(None),
+                Err(error) => Err(self.send_error(&format!("bind port {port}"), &error)),
             }
-        }
+        })?;
         if sockets.is_empty() {
             let Range { start, end } = self.source_ports;
             return Err(SetupError::new(
@@ -336,11 +321,6 @@ impl Underlay for UdpPort {
     }
 }
 
-/// Maps a hash to `0..len` by its high bits, as the kernel maps it to a port range (`udp_flow_src_port`).
-fn pick(hash: u32, len: usize) -> usize {
-    ((u64::from(hash) * len as u64) >> 32) as usize
-}
-
 impl AsRawFd for UdpPort {
     /// The receiving socket: the one worth waiting for.
     fn as_raw_fd(&self) -> RawFd {
@@ -351,6 +331,7 @@ impl AsRawFd for UdpPort {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::SOURCE_PORTS;
 
     struct Nobody;
 
@@ -467,11 +448,5 @@ mod tests {
             }
         }
         assert_eq!(received, [true; 2]);
-    }
-
-    #[test]
-    fn every_port_of_the_pool_is_reached_and_none_beyond() {
-        assert_eq!(pick(0, SOURCE_PORTS), 0);
-        assert_eq!(pick(u32::MAX, SOURCE_PORTS), SOURCE_PORTS - 1);
     }
 }
