@@ -1,6 +1,7 @@
 //! What may be typed, as clap sees it. The words after a table's name are read by [`words`](super::words), as `ip` reads its own.
 
 mod bench;
+mod replay;
 
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::control::default_socket_path;
 
 pub use bench::{BenchArgs, BenchRival, BenchSubject, BenchWire, VtepSetting};
+pub use replay::ReplayArgs;
 
 /// What a veth takes (`ETH_MIN_MTU`, `ETH_MAX_MTU` in the kernel, which refuses the rest with a bare EINVAL).
 const VETH_MTU_BYTES: RangeInclusive<i64> = 68..=65_535;
@@ -54,6 +56,8 @@ pub enum Command {
     Demo,
     /// Measure this dataplane and the kernel's, in turn, in namespaces on this machine
     Bench(BenchArgs),
+    /// Judge the packets of a capture as a daemon would, without one
+    Replay(ReplayArgs),
     /// Say what this host can and cannot do for a daemon, and the mend
     Doctor,
     /// Wire containers to this host

@@ -8,6 +8,7 @@ pub mod demo;
 pub mod doctor;
 mod lab;
 pub mod print;
+pub mod replay;
 pub mod run;
 pub mod tables;
 pub mod words;
@@ -31,6 +32,7 @@ pub fn run(line: &CommandLine) -> Result<(), CliError> {
         Command::Demo => demo::run(line.global.json),
         Command::Doctor => doctor::run(&line.global, out),
         Command::Bench(args) => bench::run(args, line.global.json),
+        Command::Replay(args) => replay::run(args, &line.global, out),
         Command::Container(command) => container::run(command, &line.global, out),
         Command::Table(command) => tables::run(command, &line.global, out),
     }

@@ -220,14 +220,15 @@ fn meaning(name: &str) -> String {
     reason.map_or_else(String::new, |reason| reason.meaning().trim().to_owned())
 }
 
+/// Where a column's cells stand.
 #[derive(Clone, Copy)]
-enum Align {
+pub(super) enum Align {
     Left,
     Right,
 }
 
 /// Cells in columns, two spaces between, none at the end of a line.
-fn columns<const N: usize>(rows: &[[String; N]], align: [Align; N]) -> String {
+pub(super) fn columns<const N: usize>(rows: &[[String; N]], align: [Align; N]) -> String {
     let width = |column: usize| {
         rows.iter()
             .map(|row| row[column].chars().count())

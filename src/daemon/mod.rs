@@ -25,7 +25,7 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use crate::control::config::ConfigErrors;
+use crate::control::config::{ConfigErrors, UnderlayOf};
 use crate::control::{Config, Control, Server, default_socket_path};
 use crate::error::SetupError;
 use crate::netlink::{Device, DeviceError, Netlink, Underlay, underlay};
@@ -73,7 +73,7 @@ pub enum DaemonError {
 /// # Errors
 /// The configuration is not usable, a step of set-up failed, or the device was deleted under us.
 pub fn run(options: &RunOptions, ready: impl FnOnce(&str)) -> Result<(), DaemonError> {
-    let config = read_config(&options.config)?;
+    let config = read_config(&options.config, &underlay_of)?;
     let socket = options
         .socket
         .clone()
@@ -83,13 +83,14 @@ pub fn run(options: &RunOptions, ready: impl FnOnce(&str)) -> Result<(), DaemonE
     daemon.serve()
 }
 
-fn read_config(path: &Path) -> Result<Config, DaemonError> {
+/// Reads a configuration, for the host whose underlay `underlay_of` tells.
+pub(crate) fn read_config(path: &Path, underlay_of: UnderlayOf<'_>) -> Result<Config, DaemonError> {
     let text = fs::read_to_string(path).map_err(|error| {
         let path = path.display().to_string();
         SetupError::system("read configuration", path, &error)
             .or_mend("give a file that is there and may be read with --config")
     })?;
-    Config::parse_on(&text, &underlay_of).map_err(|errors| DaemonError::Config {
+    Config::parse_on(&text, underlay_of).map_err(|errors| DaemonError::Config {
         path: path.to_owned(),
         errors,
     })
