@@ -1,0 +1,390 @@
+//! Captures, files and words that are no good: what is said, what is left behind, and the exit status.
+
+use std::io::Write;
+use std::process::Stdio;
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use crate::bench::{A, Bench, Run};
+use crate::captures::*;
+use crate::packets::*;
+
+const UNDERLAY: &str = "--from-underlay";
+
+/// Replays a capture that is refused; nothing is written.
+fn refused(capture: &[u8]) -> Run {
+    let bench = Bench::new(A, "");
+    bench.put("in.pcap", capture);
+    let run = bench.run(&[UNDERLAY, "in.pcap", "-w", "out.pcap", "--json"]);
+    assert_eq!(run.code(), Some(1), "{}", run.stderr());
+    assert_eq!(bench.files(), ["in.pcap"], "nothing is left behind");
+    run
+}
+
+#[track_caller]
+fn assert_told(run: &Run, what: &str) {
+    assert_eq!(
+        run.stderr(),
+        format!("silk-vtep: read capture in.pcap: {what}\n")
+    );
+}
+
+#[test]
+fn what_is_no_capture_is_told_as_what_it_is() {
+    for (bytes, what) in [
+        (&b""[..], "it is empty (give a pcap or pcapng file)"),
+        (
+            b"abc",
+            "it is no capture: less than four bytes (give a pcap or pcapng file)",
+        ),
+        (
+            b"[vtep]\n",
+            "it is no capture: it begins with 5b 76 74 65 (give a pcap or pcapng file)",
+        ),
+        (
+            &[0x1f, 0x8b, 8, 0],
+            "it is compressed (gzip): it begins with 1f 8b 08 00 (unpack it first: gunzip)",
+        ),
+        (&pcap_header(1)[..20], "the file ends inside its header"),
+        (&section()[..20], "the file ends inside its header"),
+    ] {
+        let run = refused(bytes);
+        assert_told(&run, what);
+        assert_eq!(run.stdout(), "");
+    }
+}
+
+#[test]
+fn a_foreign_link_type_is_named() {
+    let run = refused(&pcap_of(105, &[honest()]));
+    assert!(
+        run.stderr()
+            .contains("link type IEEE802_11 (105) (Ethernet (1) from the overlay; "),
+        "{}",
+        run.stderr()
+    );
+    let bench = Bench::new(A, "");
+    bench.put("in.pcap", &pcap_of(101, &[honest()[IP..].to_vec()]));
+    let run = bench.run(&["--from-overlay", "in.pcap"]);
+    assert_eq!(run.code(), Some(1));
+    assert!(
+        run.stderr().contains("link type RAW (101)"),
+        "{}",
+        run.stderr()
+    );
+}
+
+#[test]
+fn a_capture_cut_off_is_reported_up_to_there() {
+    let whole = pcap(&[honest(), honest(), honest()]);
+    let second = 24 + 2 * (16 + honest().len());
+    for cut in [second + 1, second + 16, whole.len() - 1] {
+        let run = refused(&whole[..cut]);
+        assert_eq!(run.json().len(), 2);
+        let what = format!(
+            "packet 3 at byte {second}: the file ends inside it (2 before it were replayed)"
+        );
+        assert_told(&run, &what);
+    }
+}
+
+#[test]
+fn a_length_that_cannot_be_is_damage() {
+    let mut capture = pcap(&[honest(), honest()]);
+    let second = 24 + 16 + honest().len();
+    capture[second + 8..second + 12].copy_from_slice(&[0xff, 0xff, 0xff, 0x7f]);
+    let run = refused(&capture);
+    assert_eq!(run.json().len(), 1);
+    let what = format!(
+        "packet 2 at byte {second}: it claims 2147483647 bytes (1 before it were replayed)"
+    );
+    assert_told(&run, &what);
+}
+
+#[test]
+fn fragments_before_the_damage_have_their_lines_too() {
+    let pieces = fragments(&honest(), 40);
+    let capture = pcap(&[pieces[0].clone(), honest(), honest()]);
+    let run = refused(&capture[..capture.len() - 1]);
+    let incomplete = json!({"n": 1, "verdict": "drop", "reason": "host-fragment-incomplete"});
+    assert_eq!(run.json()[0], incomplete);
+    assert_eq!(run.json().len(), 2);
+}
+
+#[test]
+fn a_snapped_packet_is_told_from_a_lying_one() {
+    let bench = Bench::new(A, "");
+    let frame = honest();
+    let cut = &frame[..60];
+    let records = [pcap_record(0, frame.len(), cut), pcap_record(1, 60, cut)].concat();
+    let seen = bench.verdicts(UNDERLAY, &[pcap_header(1), records].concat());
+    assert_eq!(seen[0]["reason"], "host-truncated-capture");
+    assert_eq!(seen[1]["reason"], "host-ip-length");
+}
+
+#[test]
+fn pcapng_with_several_interfaces_is_judged_packet_by_packet() {
+    let bench = Bench::new(A, "");
+    let packet = honest();
+    let capture = [
+        section(),
+        interface(1),
+        interface(105),
+        enhanced(0, 1, &packet),
+        enhanced(1, 2, &packet),
+        block(0x0bad, &[0; 8]),
+        interface(101),
+        enhanced(2, 3, &packet[IP..]),
+        simple(&packet),
+        // A new section begins with interfaces of its own.
+        section(),
+        interface(228),
+        enhanced(0, 4, &packet[IP..]),
+    ]
+    .concat();
+    let seen = bench.verdicts(UNDERLAY, &capture);
+    let verdicts: Vec<_> = seen
+        .iter()
+        .map(|line| line["verdict"].as_str().expect("a word"))
+        .collect();
+    assert_eq!(
+        verdicts,
+        ["deliver", "drop", "deliver", "deliver", "deliver"]
+    );
+    assert_eq!(seen[1]["reason"], "host-foreign-link");
+    let times: Vec<_> = read_pcap(&bench.read("out.pcap"))
+        .iter()
+        .map(|&(s, n, _)| (s, n))
+        .collect();
+    assert_eq!(times, [(1000, 1), (1000, 3), (0, 0), (1000, 4)]);
+}
+
+#[test]
+fn pcapng_damage_is_told_and_foreign_alone_too() {
+    let packet = enhanced(0, 1, &honest());
+    let good = [section(), interface(1), packet.clone()].concat();
+    for (capture, what) in [
+        (
+            [&good[..], &packet[..packet.len() - 1]].concat(),
+            "the file ends inside it",
+        ),
+        ([&good[..], &enhanced(3, 1, &honest())].concat(), "nterface"),
+        (
+            [&good[..], &[0, 0, 0, 6, 0, 0, 0, 13], &[0; 20]].concat(),
+            "13",
+        ),
+        (
+            [&good[..], &[0, 0, 0, 6, 0x7f, 0xff, 0xff, 0xfc], &[0; 20]].concat(),
+            "it claims 2147483",
+        ),
+    ] {
+        let run = refused(&capture);
+        assert_eq!(run.json().len(), 1);
+        let stderr = run.stderr();
+        assert!(
+            stderr.contains("packet 2 at byte ") && stderr.contains(what),
+            "{what}: {stderr}"
+        );
+    }
+    let run = refused(&[section(), interface(105), packet].concat());
+    assert!(
+        run.stderr()
+            .contains("none of its packets is of a link type that can be read"),
+        "{}",
+        run.stderr()
+    );
+}
+
+#[test]
+fn both_byte_orders_and_both_resolutions_are_read() {
+    let bench = Bench::new(A, "");
+    let packet = honest();
+    for (nanos, magic) in [(false, 0xa1b2_c3d4_u32), (true, 0xa1b2_3c4d)] {
+        let mut capture = magic.to_be_bytes().to_vec();
+        capture.extend([0, 2, 0, 4]);
+        let len = packet.len() as u32;
+        for word in [0, 0, 65_535, 1, 1000, 5, len, len] {
+            capture.extend(u32::to_be_bytes(word));
+        }
+        capture.extend(&packet);
+        bench.verdicts(UNDERLAY, &capture);
+        let (seconds, fraction, _) = read_pcap(&bench.read("out.pcap"))[0];
+        assert_eq!((seconds, fraction), (1000, if nanos { 5 } else { 5000 }));
+    }
+}
+
+#[test]
+fn an_empty_but_honest_capture_is_no_error() {
+    let bench = Bench::new(A, "");
+    assert!(bench.verdicts(UNDERLAY, &pcap(&[])).is_empty());
+    assert!(read_pcap(&bench.read("out.pcap")).is_empty());
+    bench.put("in.pcap", &pcap(&[]));
+    let text = bench.run(&[UNDERLAY, "in.pcap"]).stdout();
+    assert_eq!(text, "\npackets, total  0\n");
+}
+
+#[test]
+fn wrong_usage_exits_with_two() {
+    let bench = Bench::new(A, "");
+    bench.put("in.pcap", &pcap(&[honest()]));
+    for words in [
+        &["in.pcap"][..],
+        &["--from-overlay", "--from-underlay", "in.pcap"],
+        &["--from-underlay"],
+        &["--from-underlay", "in.pcap", "more"],
+        &["--from-underlay", "in.pcap", "-w", "-"],
+        &["--from-underlay", "in.pcap", "--name", "vtep7"],
+        &["--from-underlay", "in.pcap", "--socket", "/tmp/x"],
+    ] {
+        assert_eq!(bench.run(words).code(), Some(2), "{words:?}");
+    }
+}
+
+#[test]
+fn files_that_cannot_be_used_are_named() {
+    let bench = Bench::new(A, "");
+    bench.put("in.pcap", &pcap(&[honest()]));
+    for (words, what) in [
+        (
+            &[UNDERLAY, "none.pcap"][..],
+            "read capture none.pcap: ENOENT (give a file",
+        ),
+        (&[UNDERLAY, "."], "read capture .: EISDIR"),
+        (
+            &[UNDERLAY, "in.pcap", "-w", "none/out.pcap"],
+            "write capture none/out.pcap: ENOENT (give a file in",
+        ),
+        (&[UNDERLAY, "in.pcap", "-w", "."], "EISDIR"),
+        (
+            &[UNDERLAY, "in.pcap", "-w", "/dev/full"],
+            "write capture /dev/full: ENOSPC",
+        ),
+    ] {
+        let run = bench.run(words);
+        assert_eq!(run.code(), Some(1), "{words:?}");
+        assert!(run.stderr().contains(what), "{what}: {}", run.stderr());
+    }
+    let broken = Bench::new("[vtep]\nlocl = 1\n", "");
+    broken.put("in.pcap", &pcap(&[]));
+    let run = broken.run(&[UNDERLAY, "in.pcap"]);
+    assert_eq!(run.code(), Some(1));
+    assert!(
+        run.stderr().contains("is not usable") && run.stderr().contains("locl"),
+        "{}",
+        run.stderr()
+    );
+}
+
+#[test]
+fn an_output_that_was_there_is_replaced_whole_or_not_at_all() {
+    let bench = Bench::new(A, "");
+    bench.put("out.pcap", b"before");
+    let whole = pcap(&[honest(), honest()]);
+    bench.put("in.pcap", &whole[..whole.len() - 1]);
+    let words = [UNDERLAY, "in.pcap", "-w", "out.pcap"];
+    assert_eq!(bench.run(&words).code(), Some(1));
+    assert_eq!(bench.read("out.pcap"), b"before");
+    bench.put("in.pcap", &whole);
+    bench.run(&words).ok();
+    assert_eq!(read_pcap(&bench.read("out.pcap")).len(), 2);
+    // The input itself.
+    bench.run(&[UNDERLAY, "in.pcap", "-w", "in.pcap"]).ok();
+    assert_eq!(frames(&bench.read("in.pcap")), [from_b(0), from_b(0)]);
+    assert_eq!(bench.files(), ["in.pcap", "out.pcap"]);
+}
+
+#[test]
+fn standard_input_is_read_as_a_dash() {
+    let bench = Bench::new(A, "");
+    let mut command = bench.command();
+    command
+        .args([UNDERLAY, "-", "--json"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut child = command.spawn().expect("it starts");
+    let mut input = child.stdin.take().expect("piped");
+    input.write_all(&pcap(&[honest()])).expect("it reads");
+    drop(input);
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success());
+    assert!(
+        output
+            .stdout
+            .starts_with(b"{\"n\":1,\"verdict\":\"deliver\"")
+    );
+}
+
+#[test]
+fn nobody_reading_is_no_error_and_the_output_is_whole() {
+    let bench = Bench::new(A, "");
+    let packets = vec![honest(); 5000];
+    bench.put("in.pcap", &pcap(&packets));
+    for written in [false, true] {
+        let mut command = bench.command();
+        command.args([UNDERLAY, "in.pcap"]);
+        if written {
+            command.args(["-w", "out.pcap"]);
+        }
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        drop(child.stdout.take());
+        let output = child.wait_with_output().expect("it ends");
+        assert!(output.status.success());
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+        assert_eq!(bench.exists("out.pcap"), written);
+    }
+    assert_eq!(read_pcap(&bench.read("out.pcap")).len(), packets.len());
+}
+
+#[test]
+fn fragments_never_completed_do_not_hold_lines_back_for_ever() {
+    let bench = Bench::new(A, "");
+    let first = fragments(&honest(), 40).remove(0);
+    let mut packets = vec![honest(); 20_000];
+    packets.insert(0, first);
+    let seen = bench.verdicts(UNDERLAY, &pcap(&packets));
+    assert_eq!(seen.len(), packets.len());
+    assert_eq!(seen[0]["reason"], "host-fragment-incomplete");
+    let numbers = seen
+        .iter()
+        .map(|line| line["n"].as_u64().expect("a number"));
+    assert!(numbers.eq(1..=packets.len() as u64));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever is damaged, it ends by itself, with 0 or 1, and with a line for every packet it counts.
+    #[test]
+    fn damaged_captures_end_in_a_line_of_error(ng: bool, changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6), cut: Option<prop::sample::Index>) {
+        let mut capture = if ng {
+            [section(), interface(1), enhanced(0, 1, &honest()), simple(&honest()), interface(101), enhanced(1, 1, &honest()[IP..])].concat()
+        } else {
+            pcap(&[honest(), fragments(&honest(), 40).remove(0), honest()])
+        };
+        for (at, value) in changes {
+            let at = at.index(capture.len());
+            capture[at] = value;
+        }
+        if let Some(cut) = cut {
+            capture.truncate(cut.index(capture.len()));
+        }
+        let bench = Bench::new(A, "");
+        bench.put("in.pcap", &capture);
+        let run = bench.run(&[UNDERLAY, "in.pcap", "-w", "out.pcap", "--json"]);
+        let numbers: Vec<_> = run.json().iter().map(|line| line["n"].as_u64().expect("a number")).collect();
+        prop_assert!(numbers.iter().copied().eq(1..=numbers.len() as u64));
+        match run.code() {
+            Some(0) => prop_assert_eq!(run.stderr(), ""),
+            Some(1) => {
+                prop_assert_eq!(run.stderr().lines().count(), 1, "{}", run.stderr());
+                prop_assert!(!bench.exists("out.pcap"));
+            }
+            other => prop_assert!(false, "{:?}: {}", other, run.stderr()),
+        }
+    }
+}
