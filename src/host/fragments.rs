@@ -469,6 +469,74 @@ mod tests {
         assert_eq!(bench.piece(V4, &payload, 32..64), Ok(Some(payload.clone())));
     }
 
+    /// Whether Linux 6.18 received the packet of 64 bytes that such fragments were of, over IPv4 and IPv6 alike. Bytes that cover
+    /// two stretches which came apart are an overlap; those inside one are a duplicate.
+    #[test]
+    fn what_linux_joined_is_joined() {
+        let cases: [(&[(Range<usize>, bool)], bool); 8] = [
+            (&[(0..32, true), (8..24, true), (32..64, false)], true),
+            (
+                &[
+                    (0..16, true),
+                    (16..32, true),
+                    (8..24, true),
+                    (32..64, false),
+                ],
+                true,
+            ),
+            (
+                &[
+                    (16..32, true),
+                    (0..16, true),
+                    (8..24, true),
+                    (32..64, false),
+                ],
+                false,
+            ),
+            (
+                &[
+                    (16..32, true),
+                    (0..16, true),
+                    (8..24, true),
+                    (32..64, false),
+                    (0..32, true),
+                ],
+                true,
+            ),
+            (&[(0..32, true), (24..48, true), (48..64, false)], false),
+            (
+                &[
+                    (32..64, false),
+                    (8..16, true),
+                    (40..48, false),
+                    (0..8, true),
+                    (16..32, true),
+                ],
+                false,
+            ),
+            (&[(0..32, true), (8..8, true), (32..64, false)], false),
+            (
+                &[(0..32, true), (8..8, true), (32..64, false), (0..32, true)],
+                true,
+            ),
+        ];
+        let payload = payload(64);
+        for ends in [V4, V6] {
+            for (pieces, joined) in cases {
+                let mut bench = Bench::default();
+                let answers = pieces.iter().map(|(piece, more)| {
+                    bench.put(ends, 0, piece.start, *more, &payload[piece.clone()])
+                });
+                let wholes: Vec<_> = answers.filter_map(|answer| answer.ok().flatten()).collect();
+                assert_eq!(
+                    wholes,
+                    vec![payload.clone(); usize::from(joined)],
+                    "{pieces:?}"
+                );
+            }
+        }
+    }
+
     #[test]
     fn fragments_at_odds_with_their_packet_give_it_up() {
         let malformed = Err(HostDrop::FragmentMalformed);

@@ -11,6 +11,7 @@
 //!
 //! A mark of 0 is no mark and is not sent so: a tag with it says that somebody else had written a tag, and what it held is gone.
 
+use super::ethernet::{self, Frame};
 use super::{MacAddr, Mark};
 
 /// What a tag begins with.
@@ -40,6 +41,16 @@ pub const fn parse(source: MacAddr) -> Option<Mark> {
     }
 }
 
+/// Puts `source` back where a frame has a tag, and gives the tag's mark; `None` if it has none.
+#[inline]
+pub fn take(frame: &mut [u8], source: MacAddr) -> Option<Mark> {
+    let mark = Frame::new_checked(frame)
+        .map(Frame::source)
+        .and_then(parse)?;
+    ethernet::write_source(frame, source);
+    Some(mark)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -59,6 +70,22 @@ mod tests {
         #[test]
         fn a_mark_survives_its_tag(mark: u32) {
             prop_assert_eq!(parse(emit(Mark(mark))), Some(Mark(mark)));
+        }
+
+        #[test]
+        fn a_tag_taken_leaves_the_source_and_nothing_else_changes(mut frame in proptest::collection::vec(any::<u8>(), 0..40), mark: Option<u32>) {
+            let source = MacAddr::new([2; 6]);
+            if let (Some(mark), Some(field)) = (mark, frame.get_mut(ethernet::SOURCE)) {
+                field.copy_from_slice(&emit(Mark(mark)).octets());
+            }
+            let before = frame.clone();
+            let tag = Frame::new_checked(&before).map(Frame::source).and_then(parse);
+            prop_assert_eq!(take(&mut frame, source), tag);
+            if tag.is_some() {
+                prop_assert_eq!(&frame[ethernet::SOURCE], &source.octets());
+                frame[ethernet::SOURCE].copy_from_slice(&before[ethernet::SOURCE]);
+            }
+            prop_assert_eq!(frame, before);
         }
 
         #[test]

@@ -68,6 +68,34 @@ fn frames_of_the_host_are_judged_as_by_the_daemon() {
 }
 
 #[test]
+fn a_mark_in_place_of_the_source_mac_is_heard_where_the_configuration_says_so() {
+    let tagged = |mark: u32| {
+        let mut frame = from_a(0, 1);
+        frame[6..8].copy_from_slice(&[3, 1]);
+        frame[8..12].copy_from_slice(&mark.to_be_bytes());
+        frame
+    };
+    let packets = pcap(&[tagged(0xde48_beef), from_a(0, 1), tagged(0)]);
+    let unmarked = json!({"n": 2, "verdict": "encap", "vni": 1, "underlay": "10.0.16.14"});
+    let forged = json!({"n": 3, "verdict": "drop", "reason": "forged-mark"});
+    let marked = json!({"n": 1, "verdict": "encap", "vni": 1, "group": 0xbeef, "mark": 0xde48_beef_u32, "underlay": "10.0.16.14"});
+    let bench = Bench::new(A, "marks = \"bpf\"");
+    let seen = bench.verdicts("--from-overlay", &packets);
+    assert_eq!(seen, [marked, unmarked, forged.clone()]);
+    let written = &frames(&bench.read("out.pcap"))[0];
+    assert_eq!(written[UDP + 8..UDP + 12], [0x88, 0x48, 0xbe, 0xef]);
+    assert_eq!(written[UDP + 16..UDP + 28], [B_MAC, A_MAC].concat()[..]);
+
+    let by_table = Bench::new(A, "marks = \"table\"").verdicts("--from-overlay", &packets);
+    let numbered = |n: usize| {
+        let mut line = encap();
+        line["n"] = json!(n);
+        line
+    };
+    assert_eq!(by_table, [numbered(1), numbered(2), forged]);
+}
+
+#[test]
 fn an_underlay_frame_is_what_the_configuration_says() {
     let more = "ttl = 7\ntos = 0x28\nsrcport = [20000, 20004]";
     let bench = Bench::new(A, more);

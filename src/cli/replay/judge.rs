@@ -10,8 +10,9 @@ use crate::io::DEFAULT_SOURCE_PORTS;
 use crate::io::source_ports::{pick, spread};
 use crate::tables::{Destination, Tables};
 use crate::vtep::{self, Egress, Encap, Ingress, Received};
+use crate::wire::ethernet::Frame;
 use crate::wire::vxlan::{self, Header};
-use crate::wire::{MacAddr, ethernet, ip};
+use crate::wire::{MacAddr, Mark, ethernet, ip, mark_tag};
 
 /// Takes the frames that a packet became, one after the other.
 pub(super) trait Sink {
@@ -30,7 +31,9 @@ pub(super) struct Judge<'t> {
     checksum: bool,
     source_ports: Vec<u16>,
     next_id: u16,
+    /// Room for what is written, and for a frame whose mark was taken out.
     frame: Vec<u8>,
+    untagged: Vec<u8>,
 }
 
 impl<'t> Judge<'t> {
@@ -43,17 +46,43 @@ impl<'t> Judge<'t> {
             source_ports: source_ports(vtep),
             next_id: 0,
             frame: Vec::new(),
+            untagged: Vec::new(),
         }
     }
 
-    /// A frame that the host gives.
+    /// A frame that the host gives, perhaps with its mark in place of the source MAC. Whether a mark is heard the tables say.
     pub(super) fn frame<S: Sink>(
         &mut self,
         n: u64,
         bytes: &[u8],
         sink: &mut S,
     ) -> Result<Line<'t>, S::Error> {
-        match egress(self.tables, bytes) {
+        let tagged = Frame::new_checked(bytes)
+            .and_then(|frame| mark_tag::parse(frame.source()))
+            .is_some();
+        if !tagged {
+            return self.marked_frame(n, bytes, Mark::NONE, sink);
+        }
+        let mut untagged = std::mem::take(&mut self.untagged);
+        untagged.clear();
+        untagged.extend_from_slice(bytes);
+        let line = match mark_tag::take(&mut untagged, self.tables.local.mac) {
+            Some(Mark::NONE) => Ok(Line::drop(n, Reason::Daemon(DropReason::ForgedMark))),
+            taken => self.marked_frame(n, &untagged, taken.unwrap_or(Mark::NONE), sink),
+        };
+        self.untagged = untagged;
+        line
+    }
+
+    /// As [`Self::frame`], with its mark no longer in the source MAC.
+    fn marked_frame<S: Sink>(
+        &mut self,
+        n: u64,
+        bytes: &[u8],
+        mark: Mark,
+        sink: &mut S,
+    ) -> Result<Line<'t>, S::Error> {
+        match vtep::egress(self.tables, bytes, mark) {
             Egress::Encap(encap) => match self.encap(&encap, bytes, sink)? {
                 Ok(()) => Ok(encapsulated(n, &encap)),
                 Err(reason) => Ok(Line::drop(n, Reason::Daemon(reason))),
@@ -98,7 +127,7 @@ impl<'t> Judge<'t> {
 
     /// An answer to a peer takes the way of any frame of the host, as in the lanes.
     fn reply<S: Sink>(&mut self, n: u64, reply: &[u8], sink: &mut S) -> Result<Line<'t>, S::Error> {
-        let refused = match egress(self.tables, reply) {
+        let refused = match vtep::egress(self.tables, reply, Mark::NONE) {
             Egress::Encap(encap) => self.encap(&encap, reply, sink)?,
             Egress::Reply(_) => Err(DropReason::NoFdbEntry),
             Egress::Drop(reason) => Err(reason),
@@ -146,10 +175,6 @@ impl<'t> Judge<'t> {
             checksum: self.checksum,
         }
     }
-}
-
-fn egress<'t>(tables: &'t Tables, frame: &[u8]) -> Egress<'t> {
-    vtep::egress(tables, frame)
 }
 
 fn encapsulated<'t>(n: u64, encap: &Encap<'t>) -> Line<'t> {

@@ -15,7 +15,6 @@ use crate::io::{Fault, Run, Tap, Underlay};
 use crate::offload::{self, HEADER_LEN_MAX, Segmenter};
 use crate::tables::Peer;
 use crate::vtep::{self, Egress as Verdict, Encap, Reply};
-use crate::wire::ethernet::Frame;
 use crate::wire::vnet::{self, GsoType, VnetHeader};
 use crate::wire::{Mark, ethernet, mark_tag, vxlan};
 
@@ -150,12 +149,10 @@ impl<'t, U: Underlay> Batch<'_, 't, U> {
     fn take_mark(&mut self, packet: Packet) -> Result<Mark, DropReason> {
         let scope = self.sender.scope;
         let frame = self.arena.frame_mut(packet);
-        let source = Frame::new_checked(frame).map(Frame::source);
-        match source.and_then(mark_tag::parse) {
+        match mark_tag::take(frame, scope.tables.local.mac) {
             None => Ok(Mark::NONE),
             Some(Mark::NONE) => Err(DropReason::ForgedMark),
             Some(mark) => {
-                ethernet::write_source(frame, scope.tables.local.mac);
                 let is_heard = scope.mark_tags.are_on();
                 Ok(if is_heard { mark } else { Mark::NONE })
             }
