@@ -473,7 +473,8 @@ mod tests {
     /// two stretches which came apart are an overlap; those inside one are a duplicate.
     #[test]
     fn what_linux_joined_is_joined() {
-        let cases: [(&[(Range<usize>, bool)], bool); 8] = [
+        type Piece = (Range<usize>, bool);
+        let cases: [(&[Piece], bool); 8] = [
             (&[(0..32, true), (8..24, true), (32..64, false)], true),
             (
                 &[

@@ -56,7 +56,14 @@ impl Capture {
             })?;
             (Box::new(file), metadata.is_file().then_some(metadata.len()))
         };
-        let mut buffer = Buffer::new(reader, len);
+        Self::begin(name, Buffer::new(reader, len), reads)
+    }
+
+    fn begin(
+        name: String,
+        mut buffer: Buffer,
+        reads: fn(Link) -> bool,
+    ) -> Result<Self, SetupError> {
         let format = Format::open(&mut buffer, reads).map_err(|damage| damage.of(&name))?;
         Ok(Self {
             name,
@@ -466,6 +473,124 @@ impl Buffer {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use pcap_file::pcap::{PcapHeader, PcapPacket, PcapWriter};
+    use pcap_file::pcapng::PcapNgWriter;
+    use pcap_file::pcapng::blocks::enhanced_packet::EnhancedPacketBlock;
+    use pcap_file::pcapng::blocks::interface_description::InterfaceDescriptionBlock;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
+    use super::*;
+
+    /// Gives its bytes in pieces of these lengths, then the rest.
+    struct Pieces(VecDeque<u8>, Vec<usize>);
+
+    impl Read for Pieces {
+        fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+            let most = self.1.pop().unwrap_or(usize::MAX).max(1);
+            let most = most.min(room.len());
+            self.0.read(&mut room[..most])
+        }
+    }
+
+    /// What is found: links, times, bytes of each packet, and how it ends.
+    type Found = (Vec<(Link, Duration, Vec<u8>)>, Option<String>);
+
+    fn read(file: &[u8], pieces: Vec<usize>) -> Found {
+        let reader = Pieces(file.iter().copied().collect(), pieces);
+        let buffer = Buffer::new(Box::new(reader), None);
+        let mut packets = Vec::new();
+        let mut capture = match Capture::begin("a file".to_owned(), buffer, |_| true) {
+            Ok(capture) => capture,
+            Err(error) => return (packets, Some(error.to_string())),
+        };
+        loop {
+            match capture.next() {
+                Ok(Some(packet)) => packets.push((packet.link, packet.time, packet.bytes.to_vec())),
+                Ok(None) => return (packets, None),
+                Err(error) => return (packets, Some(error.to_string())),
+            }
+        }
+    }
+
+    fn pcap(packets: &[Vec<u8>]) -> Vec<u8> {
+        let header = PcapHeader {
+            endianness: pcap_file::Endianness::Little,
+            ..PcapHeader::default()
+        };
+        let mut writer = PcapWriter::with_header(Vec::new(), header).unwrap();
+        for packet in packets {
+            let packet = PcapPacket::new(Duration::ZERO, packet.len() as u32, &packet[..]).unwrap();
+            writer.write_packet(&packet).unwrap();
+        }
+        writer.into_inner()
+    }
+
+    fn pcapng(packets: &[Vec<u8>]) -> Vec<u8> {
+        let mut writer = PcapNgWriter::new(Vec::new()).unwrap();
+        let interface = InterfaceDescriptionBlock {
+            linktype: DataLink::RAW,
+            snaplen: 0,
+            options: vec![],
+        };
+        writer.write_pcapng_block(interface).unwrap();
+        for packet in packets {
+            let block = EnhancedPacketBlock {
+                original_len: packet.len() as u32,
+                data: packet.into(),
+                ..EnhancedPacketBlock::default()
+            };
+            writer.write_pcapng_block(block).unwrap();
+        }
+        writer.into_inner()
+    }
+
+    #[test]
+    fn records_larger_than_the_buffer_are_read() {
+        let packets = vec![vec![7; 100], vec![8; BUFFER_BYTES + 1], vec![9; 100]];
+        let (read, error) = read(&pcapng(&packets), Vec::new());
+        assert_eq!(error, None);
+        assert!(read.into_iter().map(|(_, _, bytes)| bytes).eq(packets));
+    }
+
+    proptest! {
+        #[test]
+        fn packets_are_what_was_written_however_they_are_read(packets in vec(vec(any::<u8>(), 0..100), 0..20), pieces in vec(1_usize..50, 0..100), ng: bool) {
+            let (link, file) = if ng { (Link::Raw, pcapng(&packets)) } else { (Link::Ethernet, pcap(&packets)) };
+            let (read, error) = read(&file, pieces);
+            prop_assert_eq!(error, None);
+            let expected = packets.into_iter().map(|packet| (link, Duration::ZERO, packet));
+            prop_assert!(read.into_iter().eq(expected));
+        }
+
+        #[test]
+        fn damage_ends_in_an_error_and_never_in_a_panic(changes in vec((any::<Index>(), any::<u8>()), 0..12), cut: Option<Index>, ng: bool) {
+            let packets = vec![vec![7; 30]; 4];
+            let mut file = if ng { pcapng(&packets) } else { pcap(&packets) };
+            for (at, value) in changes {
+                let at = at.index(file.len());
+                file[at] = value;
+            }
+            if let Some(cut) = cut {
+                file.truncate(cut.index(file.len()));
+            }
+            let whole = read(&file, Vec::new());
+            prop_assert_eq!(read(&file, vec![3; 200]), whole);
+        }
+
+        #[test]
+        fn no_bytes_behind_a_magic_make_it_panic(bytes in vec(any::<u8>(), 0..200), magic in 0_usize..5) {
+            let magics = [&PCAP_MAGICS[..], &[PCAPNG_MAGIC]].concat();
+            let _ = read(&[&magics[magic], &bytes[..]].concat(), Vec::new());
         }
     }
 }
