@@ -67,7 +67,7 @@ fn encap_one(tables: &Tables, frame: &mut [u8]) {
         ethernet::write_destination(frame, mac);
     }
     black_box(encap.header(&encap.destinations[0]));
-    black_box((encap.flow_hash, encap.tos));
+    black_box((encap.flow_hash, encap.outer));
 }
 
 fn decap(c: &mut Criterion) {

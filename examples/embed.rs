@@ -56,7 +56,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let received = Received {
         source: A.underlay,
-        tos: encap.tos,
+        tos: encap.outer.tos,
     };
     match vtep::ingress(&on_b, &datagram, received) {
         Ingress::Deliver(deliver) => {

@@ -35,7 +35,7 @@ drop_reasons! {
     // From the overlay.
     /// A frame from the host shorter than an Ethernet header.
     ShortFrame = "short-frame",
-    /// A frame from the host that says IPv4 or IPv6 and is too short for the header.
+    /// A frame from the host that says IPv4 or IPv6, behind VLAN tags maybe, and is too short for the header.
     TruncatedIp = "truncated-ip",
     /// A frame for the VTEP's own MAC that is neither IPv4 nor IPv6: it cannot be routed.
     NotRoutable = "not-routable",

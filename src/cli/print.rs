@@ -3,8 +3,9 @@
 use std::fmt::Write;
 
 use crate::DropReason;
-use crate::control::rows::{FdbRow, GroupRow, LinkRow, NeighRow, PeerRow, RouteRow};
+use crate::control::rows::{FdbRow, GroupRow, LinkRow, NeighRow, PeerRow, RouteRow, VxlanInfo};
 use crate::control::stats::{Count, PeerStats, Stats};
+use crate::tables::DEFAULT_TTL;
 
 /// One line, as `ip route show`.
 #[must_use]
@@ -76,10 +77,11 @@ pub fn link(row: &LinkRow) -> String {
     put(
         &mut text,
         format_args!(
-            " srcport {} {} dstport {} nolearning ageing {}{}\n",
+            " srcport {} {} dstport {} nolearning{} ageing {}{}\n",
             vxlan.port_range.low,
             vxlan.port_range.high,
             vxlan.port,
+            outer_fields(vxlan),
             vxlan.ageing,
             if vxlan.gbp { " gbp" } else { "" },
         ),
@@ -90,6 +92,25 @@ pub fn link(row: &LinkRow) -> String {
         format_args!("    marks {}: {}\n", ours.marks, ours.marks_why),
     );
     text
+}
+
+/// What differs from the defaults.
+fn outer_fields(vxlan: &VxlanInfo) -> String {
+    let mut words = String::new();
+    match vxlan.tos {
+        None => {}
+        Some(1) => words.push_str(" tos inherit"),
+        Some(tos) => put(&mut words, format_args!(" tos {tos:#x}")),
+    }
+    match vxlan.ttl {
+        None => words.push_str(" ttl inherit"),
+        Some(DEFAULT_TTL) => {}
+        Some(ttl) => put(&mut words, format_args!(" ttl {ttl}")),
+    }
+    if let Some(df @ ("set" | "inherit")) = vxlan.df.as_deref() {
+        put(&mut words, format_args!(" df {df}"));
+    }
+    words
 }
 
 /// One line a peer, the words in the order in which `peer add` takes them.
@@ -342,6 +363,30 @@ mod tests {
         assert!(link(&row(value)).contains(
             "    vxlan id 1 local 2001:db8::1 srcport 32768 60999 dstport 4789 nolearning ageing 300\n"
         ));
+    }
+
+    #[test]
+    fn link_prints_outer_fields_that_are_not_the_defaults() {
+        let printed = |ttl: Value, tos: Value, df: &str| {
+            let mut value = link_json();
+            let data = &mut value["linkinfo"]["info_data"];
+            (data["ttl"], data["tos"], data["df"]) = (ttl, tos, json!(df));
+            let text = link(&row(value));
+            let (_, words) = text.split_once("nolearning").expect("it is there");
+            words.to_owned()
+        };
+        assert_eq!(
+            printed(json!(64), Value::Null, "unset"),
+            " ageing 300 gbp\n"
+        );
+        assert_eq!(
+            printed(json!(9), json!(0xb8), "set"),
+            " tos 0xb8 ttl 9 df set ageing 300 gbp\n"
+        );
+        assert_eq!(
+            printed(Value::Null, json!(1), "inherit"),
+            " tos inherit ttl inherit df inherit ageing 300 gbp\n"
+        );
     }
 
     #[test]

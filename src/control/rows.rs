@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::config::VtepConfig;
 use super::directory::Held;
 use super::{Entry, LinkFacts, MarksFact, Origin, PeerSpec};
+use crate::tables::{Df, OuterField};
 use crate::wire::{GroupId, MacAddr, Vni};
 
 /// A route, as `ip -j route show`.
@@ -164,8 +165,15 @@ pub struct VxlanInfo {
     pub port: u16,
     /// Always false.
     pub learning: bool,
-    /// Outer TTL.
-    pub ttl: u8,
+    /// Outer TTL, unless it is inherited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<u8>,
+    /// Outer TOS, if it is not 0; 1: inherited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tos: Option<u8>,
+    /// `unset`, `set` or `inherit`; over IPv4 only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub df: Option<String>,
     /// The kernel's default, without a meaning where nothing is learned.
     pub ageing: u32,
     /// Outer UDP checksums are filled in.
@@ -328,7 +336,9 @@ impl LinkRow {
             port_range: PortRange { low, high },
             port: vtep.port,
             learning: false,
-            ttl: vtep.ttl,
+            ttl: vtep.outer.ttl.fixed(),
+            tos: tos(vtep.outer.tos),
+            df: vtep.local.is_ipv4().then(|| df(vtep.outer.df).to_owned()),
             ageing: KERNEL_DEFAULT_AGEING_S,
             udp_csum: vtep.udp_checksum,
             gbp: vtep.gbp,
@@ -364,6 +374,24 @@ impl SilkVtep {
             marks_why: marks.why,
             features,
         }
+    }
+}
+
+/// As netlink has it (IFLA_VXLAN_TOS).
+fn tos(field: OuterField) -> Option<u8> {
+    const INHERIT: u8 = 1;
+    match field {
+        OuterField::Fixed(0) => None,
+        OuterField::Fixed(tos) => Some(tos),
+        OuterField::Inherit => Some(INHERIT),
+    }
+}
+
+fn df(df: Df) -> &'static str {
+    match df {
+        Df::Unset => "unset",
+        Df::Set => "set",
+        Df::Inherit => "inherit",
     }
 }
 

@@ -25,6 +25,7 @@ use crate::netlink::{
     ALIAS, Device, DeviceError, DeviceSpec, Link, LinkKind, Netlink, TunMode, Watcher, existing,
     underlay,
 };
+use crate::tables::DEFAULT_TTL;
 
 pub(super) fn start(
     config: &Config,
@@ -121,8 +122,10 @@ fn open_ports(vtep: &VtepConfig, source_ports: Range<u16>) -> Result<Vec<UdpPort
         port: vtep.port,
         bind_local: vtep.bind == Bind::Local,
         source_ports,
-        ttl: vtep.ttl,
+        ttl: vtep.outer.ttl.fixed().unwrap_or(DEFAULT_TTL),
+        df: vtep.outer.df,
         checksum: vtep.udp_checksum,
+        zero_checksum_rx: vtep.zero_checksum_rx,
         gro: offload::wants_gro(vtep.offload),
     };
     UdpPort::open(&options, vtep.lanes.get(), &Host)

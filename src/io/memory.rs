@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use bytes::Bytes;
 
 use super::{Arrivals, Datagram, SOURCE_PORTS, Tap, Transmit, Underlay};
+use crate::vtep::Outer;
 use crate::wire::vnet::{self, GsoType, VnetHeader};
 
 /// A TAP whose host is two queues.
@@ -73,8 +74,8 @@ pub struct WireDatagram {
     pub source: SocketAddr,
     /// Receiver's address and port.
     pub destination: SocketAddr,
-    /// TOS or traffic class.
-    pub tos: u8,
+    /// The fields of the outer header that depend on what is inside.
+    pub outer: Outer,
     /// The UDP payload.
     pub payload: Bytes,
 }
@@ -145,7 +146,7 @@ impl MemoryUnderlay {
             let next = self.arrived.pop_front_if(|next| {
                 let len = next.payload.len();
                 next.source == first.source
-                    && next.tos == first.tos
+                    && next.outer.tos == first.outer.tos
                     && (1..=first.payload.len()).contains(&len)
                     && len <= room.len() - joined
             });
@@ -172,7 +173,7 @@ impl Underlay for MemoryUnderlay {
                 len: len + joined,
                 truncated: next.payload.len() > slot_bytes,
                 source: next.source,
-                tos: next.tos,
+                tos: next.outer.tos,
                 segment_bytes: (joined > 0).then_some(len as u16),
                 overflowed: None,
             });
@@ -196,7 +197,7 @@ impl Underlay for MemoryUnderlay {
         let datagrams = transmit.run.each().map(|datagram| WireDatagram {
             source: SocketAddr::new(self.local, port),
             destination: transmit.destination,
-            tos: transmit.tos,
+            outer: transmit.outer,
             payload: gather(datagram.slices()),
         });
         self.sent.extend(datagrams);

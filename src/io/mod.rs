@@ -35,6 +35,7 @@ pub(crate) use udp::BUFFER_BYTES;
 pub use udp::{PortHolder, UdpOptions, UdpPort, supports_gro, supports_gso};
 
 pub use crate::sys::udp::Datagram;
+use crate::vtep::Outer;
 
 /// One queue of a TAP opened with IFF_VNET_HDR: every packet is a virtio_net_hdr and an Ethernet frame.
 pub trait Tap {
@@ -119,8 +120,8 @@ pub struct Transmit<'a> {
     pub destination: SocketAddr,
     /// The source port's number, as [`Underlay::source`] gave it.
     pub source: usize,
-    /// TOS or traffic class.
-    pub tos: u8,
+    /// The fields of the IP header that depend on what is inside.
+    pub outer: Outer,
     /// What to send.
     pub run: Run<'a>,
 }

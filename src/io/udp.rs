@@ -11,12 +11,14 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
 use libc::c_int;
+use parking_lot::Mutex;
 use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
 
 use super::source_ports::{pick, spread};
 use super::{Arrivals, Transmit, Underlay};
 use crate::error::{SetupError, errno};
 use crate::sys;
+use crate::tables::Df;
 
 /// Room for bursts: the default of 212,992 bytes holds three super-frames.
 pub(crate) const BUFFER_BYTES: c_int = 4 << 20;
@@ -32,10 +34,14 @@ pub struct UdpOptions {
     pub bind_local: bool,
     /// Source ports are chosen in this range; the end is never used.
     pub source_ports: Range<u16>,
-    /// Outer TTL or hop limit.
+    /// TTL or hop limit of what does not ask for another.
     pub ttl: u8,
+    /// The DF bit over IPv4.
+    pub df: Df,
     /// Fill in UDP checksums.
     pub checksum: bool,
+    /// Take datagrams without a checksum over IPv6; over IPv4 they are always taken.
+    pub zero_checksum_rx: bool,
     /// Have the host join datagrams of one sender for one read (UDP_GRO), if it can.
     pub gro: bool,
 }
@@ -51,6 +57,10 @@ pub trait PortHolder {
 pub struct UdpPort {
     receiver: Arc<Socket>,
     senders: Arc<[Socket]>,
+    /// The sockets' own TTL.
+    ttl: u8,
+    /// Where DF differs from packet to packet: held while a socket sends.
+    turn: Option<Arc<Mutex<()>>>,
 }
 
 impl UdpPort {
@@ -83,6 +93,8 @@ impl UdpPort {
                 Ok(Self {
                     receiver: Arc::new(receiver),
                     senders: senders.into(),
+                    ttl: options.ttl,
+                    turn: options.df_differs().then(Arc::default),
                 })
             })
             .collect()
@@ -134,6 +146,11 @@ fn local_port(socket: &Socket) -> io::Result<u16> {
 }
 
 impl UdpOptions {
+    /// Whether some of what is sent has DF and some has not.
+    fn df_differs(&self) -> bool {
+        self.df == Df::Inherit && self.local.is_ipv4()
+    }
+
     fn domain(&self) -> Domain {
         match self.local {
             IpAddr::V4(_) => Domain::IPV4,
@@ -157,8 +174,7 @@ impl UdpOptions {
             socket.set_recv_tos_v4(true)?;
         } else {
             socket.set_recv_tclass_v6(true)?;
-            // Cells agree on this: whoever sends no checksums takes none (`udp6zerocsumrx`). IPv4 takes them always.
-            let zero = c_int::from(!self.checksum);
+            let zero = c_int::from(self.zero_checksum_rx);
             sys::udp::set_option(&socket, libc::IPPROTO_UDP, UDP_NO_CHECK6_RX, zero)?;
         }
         sys::udp::set_option(&socket, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)?;
@@ -183,13 +199,7 @@ impl UdpOptions {
         set_buffer(&socket, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)?;
         if self.local.is_ipv4() {
             socket.set_ttl_v4(self.ttl.into())?;
-            let level = libc::IPPROTO_IP;
-            sys::udp::set_option(
-                &socket,
-                level,
-                libc::IP_MTU_DISCOVER,
-                libc::IP_PMTUDISC_OMIT,
-            )?;
+            set_df(&socket, self.df != Df::Unset)?;
         } else {
             socket.set_unicast_hops_v6(self.ttl.into())?;
             let level = libc::IPPROTO_IPV6;
@@ -197,7 +207,7 @@ impl UdpOptions {
                 &socket,
                 level,
                 libc::IPV6_MTU_DISCOVER,
-                libc::IPV6_PMTUDISC_OMIT,
+                libc::IPV6_PMTUDISC_PROBE,
             )?;
             // The kernel's device never fragments over IPv6: what is too large is EMSGSIZE, and counted.
             sys::udp::set_option(&socket, level, libc::IPV6_DONTFRAG, 1)?;
@@ -266,6 +276,18 @@ impl UdpOptions {
     }
 }
 
+/// Sets the DF bit of what is sent over IPv4, or clears it. Either way the link's MTU is the limit and not what the kernel makes of ICMP
+/// messages, which may be forged (under IP_PMTUDISC_DONT one of them has every UDP_SEGMENT send to that peer refused for ten minutes).
+/// With DF the kernel keeps what they say for the route all the same, to be verified; without, it does not (`ip_sk_accept_pmtu`).
+fn set_df(socket: &Socket, df: bool) -> io::Result<()> {
+    let discover = if df {
+        libc::IP_PMTUDISC_PROBE
+    } else {
+        libc::IP_PMTUDISC_OMIT
+    };
+    sys::udp::set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, discover)
+}
+
 /// `BPF_RET | BPF_K, 0`: nobody reads a sending socket, so nothing may queue at it.
 const DROP_ALL: SockFilter = SockFilter::new(0x06, 0, 0, 0);
 
@@ -308,14 +330,36 @@ impl Underlay for UdpPort {
     }
 
     fn send(&mut self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let run = transmit.run;
+        let Some(turn) = &self.turn else {
+            return self.send_as_it_is(transmit);
+        };
+        // Our other direction sends answers from the same sockets.
+        let _turn = turn.lock();
+        if transmit.outer.df {
+            return self.send_as_it_is(transmit);
+        }
+        // DF is the socket's, not the message's. It comes back at once: an ICMP message finds any of the sockets that share its port, and
+        // the kernel believes it only if that one has DF. A second pool without DF would have half of them lost.
+        let socket = &self.senders[transmit.source];
+        set_df(socket, false)?;
+        let sent = self.send_as_it_is(transmit);
+        set_df(socket, true)?;
+        sent
+    }
+}
+
+impl UdpPort {
+    /// With the DF bit that the socket has.
+    fn send_as_it_is(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let (run, outer) = (transmit.run, transmit.outer);
         // Below 2^16, or no run of more than one would fit a send.
         let payload_len = u16::try_from(run.payload_len()).unwrap_or(u16::MAX);
         sys::udp::send(
             &self.senders[transmit.source],
             &transmit.destination.into(),
             run.slices(),
-            transmit.tos,
+            outer.tos,
+            (outer.ttl != self.ttl).then_some(outer.ttl),
             (run.count() > 1).then_some(payload_len),
         )
     }
@@ -348,7 +392,9 @@ mod tests {
             bind_local: true,
             source_ports: 32768..60999,
             ttl: 64,
+            df: Df::Unset,
             checksum: true,
+            zero_checksum_rx: false,
             gro: true,
         }
     }

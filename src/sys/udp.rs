@@ -168,8 +168,8 @@ unsafe fn control_values(message: &libc::msghdr) -> ControlValues {
     values
 }
 
-/// sendmsg(2), not blocking: a datagram to `destination`, gathered from `slices`, with `tos` as TOS or traffic class. With
-/// `segment_bytes` the kernel cuts it into datagrams of that size, the last one shorter maybe (UDP_SEGMENT).
+/// sendmsg(2), not blocking: a datagram to `destination`, gathered from `slices`, with `tos` as TOS or traffic class. `ttl` is the TTL or
+/// hop limit, if it is not the socket's. With `segment_bytes` the kernel cuts it into datagrams of that size, the last one shorter maybe (UDP_SEGMENT).
 ///
 /// # Errors
 /// EAGAIN or ENOBUFS if queues are full, EMSGSIZE, ENETUNREACH and their like, ECONNREFUSED for an earlier datagram; EIO or EINVAL
@@ -179,6 +179,7 @@ pub fn send(
     destination: &SockAddr,
     slices: &[IoSlice<'_>],
     tos: u8,
+    ttl: Option<u8>,
     segment_bytes: Option<u16>,
 ) -> io::Result<()> {
     let mut control = Control([0; CONTROL_LEN]);
@@ -189,14 +190,17 @@ pub fn send(
     message.msg_iov = slices.as_ptr().cast_mut().cast();
     message.msg_iovlen = slices.len();
     message.msg_control = control.0.as_mut_ptr().cast();
-    let (level, kind) = if destination.is_ipv6() {
-        (libc::IPPROTO_IPV6, libc::IPV6_TCLASS)
+    let (level, tos_kind, ttl_kind) = if destination.is_ipv6() {
+        (libc::IPPROTO_IPV6, libc::IPV6_TCLASS, libc::IPV6_HOPLIMIT)
     } else {
-        (libc::IPPROTO_IP, libc::IP_TOS)
+        (libc::IPPROTO_IP, libc::IP_TOS, libc::IP_TTL)
     };
-    // SAFETY: two values of four bytes each have room in `control`, as asserted beside CONTROL_LEN.
+    // SAFETY: three values of four bytes each have room in `control`, as asserted beside CONTROL_LEN.
     unsafe {
-        push_control(&mut message, level, kind, c_int::from(tos));
+        push_control(&mut message, level, tos_kind, c_int::from(tos));
+        if let Some(ttl) = ttl {
+            push_control(&mut message, level, ttl_kind, c_int::from(ttl));
+        }
         if let Some(bytes) = segment_bytes {
             push_control(&mut message, libc::SOL_UDP, libc::UDP_SEGMENT, bytes);
         }
@@ -280,7 +284,7 @@ mod tests {
         set_option(&to, level, option, 1).expect("TOS can be asked for");
         let destination = to.local_addr().expect("bound").into();
         let slices = [IoSlice::new(b"over"), IoSlice::new(b"lay")];
-        send(&from, &destination, &slices, 0xb9, None).expect("sent");
+        send(&from, &destination, &slices, 0xb9, None, None).expect("sent");
         let mut buffer = [0; 64];
         let datagram = recv(&to, &mut buffer);
         assert_eq!(&buffer[..datagram.len], b"overlay");
@@ -312,7 +316,15 @@ mod tests {
     fn a_datagram_longer_than_the_buffer_says_so() {
         let (from, to) = pair(Ipv4Addr::LOCALHOST.into());
         let destination = to.local_addr().expect("bound").into();
-        send(&from, &destination, &[IoSlice::new(&[7; 100])], 0, None).expect("sent");
+        send(
+            &from,
+            &destination,
+            &[IoSlice::new(&[7; 100])],
+            0,
+            None,
+            None,
+        )
+        .expect("sent");
         let datagram = recv(&to, &mut [0; 10]);
         assert_eq!((datagram.len, datagram.truncated), (10, true));
     }
@@ -322,7 +334,15 @@ mod tests {
         let (from, to) = pair(Ipv4Addr::LOCALHOST.into());
         let destination = to.local_addr().expect("bound").into();
         for byte in 1..=3 {
-            send(&from, &destination, &[IoSlice::new(&[byte; 5])], 0, None).expect("sent");
+            send(
+                &from,
+                &destination,
+                &[IoSlice::new(&[byte; 5])],
+                0,
+                None,
+                None,
+            )
+            .expect("sent");
         }
         let (mut bytes, mut messages) = ([0; 16], Vec::new());
         recv_many(&to, &mut bytes, 8, &mut messages).expect("loopback delivers at once");
@@ -345,7 +365,8 @@ mod tests {
             IoSlice::new(&[2; 100]),
             IoSlice::new(&[3; 7]),
         ];
-        send(&from, &destination, &slices, 0, Some(100)).expect("UDP_SEGMENT since Linux 4.18");
+        send(&from, &destination, &slices, 0, None, Some(100))
+            .expect("UDP_SEGMENT since Linux 4.18");
         let datagram = recv(&to, &mut [0; 512]);
         assert_eq!((datagram.len, datagram.segment_bytes), (207, Some(100)));
     }

@@ -17,7 +17,7 @@ pub struct FdbEntry {
     pub underlay: IpAddr,
     /// Its UDP port; `None`: the device's.
     pub port: Option<u16>,
-    /// The VNI to send with; `None`: the device's.
+    /// The VNI to send with; `None` or 0: the device's.
     pub vni: Option<Vni>,
 }
 
@@ -130,7 +130,11 @@ fn destination(entry: &FdbEntry, local: &Local, peers: &PeerTable) -> Destinatio
         .expect("the caller made `peers` from these entries");
     Destination {
         underlay: SocketAddr::new(entry.underlay, entry.port.unwrap_or(local.port)),
-        vni: entry.vni.unwrap_or(local.vni),
+        // An entry's VNI of 0 is none, as for `vxlan_xmit_one`.
+        vni: entry
+            .vni
+            .filter(|vni| vni.value() != 0)
+            .unwrap_or(local.vni),
         peer: Arc::clone(peer),
     }
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::Address;
+use super::{Address, OuterRules};
 use crate::wire::{MacAddr, Vni, vxlan};
 
 /// Where the mark of a packet from the host comes from, and so its group.
@@ -39,8 +39,8 @@ pub struct Local {
     pub strict_source: bool,
     /// Who says what group a packet of the host is of.
     pub marks: MarkSource,
-    /// TOS or traffic class of outer packets; the two ECN bits come from the inner packet.
-    pub tos: u8,
+    /// How outer headers are filled in.
+    pub outer: OuterRules,
 }
 
 impl Local {
@@ -58,7 +58,7 @@ impl Local {
             routing: true,
             strict_source: true,
             marks: MarkSource::Table,
-            tos: 0,
+            outer: OuterRules::default(),
         }
     }
 

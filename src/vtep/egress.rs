@@ -2,15 +2,15 @@
 
 use std::net::IpAddr;
 
-use super::Reply;
 use super::reply::Question;
+use super::{Outer, Reply};
 use crate::drop_reason::DropReason;
 use crate::tables::{Address, Destination, Local, MarkSource, Tables};
 use crate::wire::ethernet::{EtherType, Frame};
 use crate::wire::flow;
 use crate::wire::ip::{Ipv4, Ipv6, Network};
 use crate::wire::vxlan::{self, Header};
-use crate::wire::{Ecn, MacAddr, Mark};
+use crate::wire::{MacAddr, Mark};
 
 /// What happens to a frame from the host.
 #[derive(Debug)]
@@ -26,19 +26,26 @@ pub enum Egress<'t> {
 /// How a frame is encapsulated.
 #[derive(Debug, Clone)]
 pub struct Encap<'t> {
-    /// Where it goes: one destination, or several for head-end replication; never none.
+    /// Where it goes: one destination, or several for head-end replication; never none. Their order is the FDB's; [`copies`](Self::copies)
+    /// has the order in which they are sent.
     pub destinations: &'t [Destination],
     /// The inner destination MAC to write, if routing changed it.
     pub destination_mac: Option<MacAddr>,
     /// Who is speaking; `None`: no group is sent.
     pub mark: Option<Mark>,
-    /// TOS or traffic class of the outer packet, ECN bits included.
-    pub tos: u8,
+    /// The outer IP header.
+    pub outer: Outer,
     /// Chooses the outer source port.
     pub flow_hash: u32,
 }
 
-impl Encap<'_> {
+impl<'t> Encap<'t> {
+    /// The destinations in the order in which the kernel's device sends its copies: the first one's goes last (`vxlan_xmit`).
+    pub fn copies(&self) -> impl Iterator<Item = &'t Destination> + use<'t> {
+        let (first, others) = self.destinations.split_at(self.destinations.len().min(1));
+        others.iter().chain(first)
+    }
+
     /// The VXLAN header of the copy for `destination`.
     #[must_use]
     pub fn header(&self, destination: &Destination) -> [u8; vxlan::HEADER_LEN] {
@@ -78,13 +85,14 @@ fn judge<'t>(tables: &'t Tables, bytes: &[u8], mark: Mark) -> Result<Egress<'t>,
             judge_packet(tables, frame, Network::V6(ip), Some(ends), mark)
         }
         _ => {
-            let ends = None::<(IpAddr, IpAddr)>;
-            judge_packet(tables, frame, Network::Other, ends, mark)
+            // Behind VLAN tags there may be IP. It gives the outer header's fields, and must be whole (`skb_vlan_inet_prepare`).
+            let inner = Network::parse_untagged(frame).map_err(|_| DropReason::TruncatedIp)?;
+            judge_packet(tables, frame, inner, None::<(IpAddr, IpAddr)>, mark)
         }
     }
 }
 
-/// `ends`: source and destination of an IP packet.
+/// `ends`: source and destination of an IP packet that stands behind no VLAN tag.
 #[inline]
 fn judge_packet<'t, A: Address>(
     tables: &'t Tables,
@@ -95,7 +103,10 @@ fn judge_packet<'t, A: Address>(
 ) -> Result<Egress<'t>, DropReason> {
     let mac = frame.destination();
     let (destination_mac, destinations) = if mac == tables.local.mac && tables.local.routing {
-        let (_, destination) = ends.ok_or(DropReason::NotRoutable)?;
+        let Some((_, destination)) = ends else {
+            let reply = answer(tables, frame)?.ok_or(DropReason::NotRoutable)?;
+            return Ok(Egress::Reply(reply));
+        };
         let (mac, destinations) = route(tables, destination)?;
         (Some(mac), destinations)
     } else if mac.is_multicast() {
@@ -112,7 +123,7 @@ fn judge_packet<'t, A: Address>(
         destinations,
         destination_mac,
         mark: sent_mark(tables, mark, source),
-        tos: tables.local.tos | network.ecn().map_or(Ecn::NotEct, Ecn::encap) as u8,
+        outer: Outer::of(&tables.local.outer, network, ends.is_none()),
         flow_hash: flow::hash_parsed(frame, network),
     }))
 }
@@ -130,6 +141,9 @@ fn route(
 }
 
 /// The neighbour's answer to an ARP request or neighbour solicitation; `None` if the frame asks nothing, or is to be flooded.
+///
+/// Whoever probes for an address by ARP is told that a peer has it (`arp_reduce`). Duplicate address detection by ND is not answered:
+/// the kernel's answer goes to the unspecified address, where nobody receives it.
 fn answer(tables: &Tables, frame: Frame<'_>) -> Result<Option<Reply>, DropReason> {
     if !tables.local.routing {
         return Ok(None);
@@ -138,7 +152,7 @@ fn answer(tables: &Tables, frame: Frame<'_>) -> Result<Option<Reply>, DropReason
         return Ok(None);
     };
     match tables.neighbors.lookup(question.target()) {
-        Some(mac) if !question.is_probe() => Ok(Some(question.answer(mac))),
+        Some(mac) if !question.is_duplicate_detection() => Ok(Some(question.answer(mac))),
         _ if tables.fdb.lookup(MacAddr::ZERO).is_empty() => Err(DropReason::NoNeighbor),
         _ => Ok(None),
     }
@@ -197,6 +211,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::tables::{OuterField, OuterRules};
     use crate::vtep::fixture::*;
 
     fn encap<'t>(tables: &'t Tables, frame: &[u8]) -> Encap<'t> {
@@ -288,14 +303,17 @@ mod tests {
     fn carries_inner_ecn_out_as_the_kernel_does() {
         let tables = compile(
             Local {
-                tos: 0x28,
+                outer: OuterRules {
+                    tos: OuterField::Fixed(0x28),
+                    ..OuterRules::default()
+                },
                 ..local()
             },
             &spec(),
         );
         for (inner, outer) in [(0, 0x28), (1, 0x29), (2, 0x2a), (3, 0x2a), (0xb8, 0x28)] {
             assert_eq!(
-                encap(&tables, &from_host(inner)).tos,
+                encap(&tables, &from_host(inner)).outer.tos,
                 outer,
                 "inner {inner}"
             );
@@ -398,6 +416,8 @@ mod tests {
         let encap = encap(&tables, &frame);
         let underlays: Vec<_> = encap.destinations.iter().map(|d| d.underlay.ip()).collect();
         assert_eq!(underlays, [PEER_UNDERLAY, other]);
+        let copies: Vec<_> = encap.copies().map(|d| d.underlay.ip()).collect();
+        assert_eq!(copies, [other, PEER_UNDERLAY], "the first goes last");
     }
 
     #[test]
@@ -411,6 +431,77 @@ mod tests {
         assert_eq!(reply.frame()[22..28], PEER_MAC.octets());
         let unknown = arp_request(OWN_MAC, OWN_VTEP, Ipv4Addr::new(10, 255, 44, 0));
         assert_eq!(drop_reason(&tables, &unknown), DropReason::NoNeighbor);
+    }
+
+    #[test]
+    fn an_arp_request_is_answered_whether_it_probes_or_asks_the_vtep_itself() {
+        let tables = tables();
+        let probe = arp_request(OWN_MAC, Ipv4Addr::UNSPECIFIED, PEER_VTEP);
+        let mut unicast = arp_request(OWN_MAC, OWN_VTEP, PEER_VTEP);
+        unicast[..6].copy_from_slice(&OWN_MAC.octets());
+        for request in [probe, unicast] {
+            let Egress::Reply(reply) = egress(&tables, &request, Mark(0)) else {
+                panic!("expected a reply");
+            };
+            assert_eq!(reply.frame()[22..28], PEER_MAC.octets());
+            assert_eq!(reply.frame()[38..42], request[28..32], "to the asker");
+        }
+    }
+
+    #[test]
+    fn duplicate_address_detection_is_not_answered_from_the_neighbor_table() {
+        let mut spec = spec();
+        let address: IpAddr = "fd00::12:3456".parse().unwrap();
+        spec.neighbors.push(crate::tables::Neighbor {
+            address,
+            mac: PEER_MAC,
+        });
+        let tables = compile(local(), &spec);
+        let asked = solicitation("fd00::1".parse().unwrap());
+        assert!(matches!(egress(&tables, &asked, Mark(0)), Egress::Reply(_)));
+        let detection = solicitation(std::net::Ipv6Addr::UNSPECIFIED);
+        assert_eq!(drop_reason(&tables, &detection), DropReason::NoNeighbor);
+    }
+
+    #[test]
+    fn the_smallest_frame_that_is_not_ip_is_sent_as_it_is() {
+        let tables = tables();
+        let mut frame = udp((OWN_MAC, PEER_MAC), (OWN_CONTAINER, PEER_CONTAINER), 3);
+        frame.truncate(14);
+        assert_eq!(drop_reason(&tables, &frame), DropReason::TruncatedIp);
+        frame[12..14].copy_from_slice(&[0x88, 0xb5]);
+        let encap = encap(&tables, &frame);
+        assert_eq!((encap.destination_mac, encap.outer.tos), (None, 0));
+    }
+
+    #[test]
+    fn a_tagged_frame_is_carried_with_the_ecn_of_the_packet_behind_the_tags() {
+        let tables = tables();
+        let untagged = udp((OWN_MAC, PEER_MAC), (OWN_CONTAINER, PEER_CONTAINER), 0xbb);
+        for tags in [&[0x81, 0, 0, 5][..], &[0x88, 0xa8, 0, 6, 0x81, 0, 0, 5]] {
+            let mut frame = untagged.clone();
+            frame.splice(12..12, tags.iter().copied());
+            let tagged = encap(&tables, &frame);
+            assert_eq!((tagged.destination_mac, tagged.mark), (None, None));
+            assert_eq!(tagged.outer.tos, 2);
+            assert_eq!(tagged.flow_hash, encap(&tables, &untagged).flow_hash);
+            frame.truncate(14 + tags.len() + 19);
+            assert_eq!(drop_reason(&tables, &frame), DropReason::TruncatedIp);
+            frame.truncate(14 + tags.len() - 2);
+            assert_eq!(encap(&tables, &frame).outer.tos, 0);
+        }
+    }
+
+    #[test]
+    fn vxlan_inside_vxlan_is_carried_like_any_other_packet() {
+        let tables = tables();
+        let nested = crate::vtep::fixture::nested();
+        let encap = encap(&tables, &nested);
+        assert_eq!(encap.destination_mac, Some(PEER_MAC));
+        assert_eq!(
+            encap.flow_hash,
+            flow::hash(Frame::new_checked(&nested).unwrap())
+        );
     }
 
     #[test]

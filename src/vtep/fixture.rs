@@ -1,6 +1,6 @@
 //! What the core's tests share: the two cells of the packet walk in `lib.rs`, and frames between their containers.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use etherparse::{IpNumber, PacketBuilder};
@@ -93,6 +93,31 @@ pub(crate) fn from_host(tos: u8) -> Vec<u8> {
 pub(crate) fn from_peer(header: [u8; 8], tos: u8) -> Vec<u8> {
     let frame = udp((PEER_MAC, OWN_MAC), (PEER_CONTAINER, OWN_CONTAINER), tos);
     [&header[..], &frame].concat()
+}
+
+/// A packet between the two containers that is itself VXLAN, CE inside.
+pub(crate) fn nested() -> Vec<u8> {
+    let datagram = from_peer([8, 0, 0, 0, 0, 0, 9, 0], 3);
+    let mut frame = Vec::new();
+    PacketBuilder::ethernet2(OWN_MAC.octets(), OWN_MAC.octets())
+        .ipv4(OWN_CONTAINER.octets(), PEER_CONTAINER.octets(), 64)
+        .udp(40000, 4789)
+        .write(&mut frame, &datagram)
+        .expect("a Vec takes all");
+    frame
+}
+
+/// A solicitation of our host for fd00::12:3456.
+pub(crate) fn solicitation(source: Ipv6Addr) -> Vec<u8> {
+    let target: Ipv6Addr = "fd00::12:3456".parse().expect("an address");
+    let group: Ipv6Addr = "ff02::1:ff12:3456".parse().expect("an address");
+    let mut frame = Vec::new();
+    PacketBuilder::ethernet2(OWN_MAC.octets(), [0x33, 0x33, 0xff, 0x12, 0x34, 0x56])
+        .ipv6(source.octets(), group.octets(), 255)
+        .icmpv6_raw(135, 0, [0; 4])
+        .write(&mut frame, &target.octets())
+        .expect("a Vec takes all");
+    frame
 }
 
 /// An ARP request from `sender` for `target`.

@@ -145,7 +145,8 @@ fn answer(local: &Local, frame: Frame<'_>) -> Option<Reply> {
         return None;
     }
     let question = Question::parse(frame)?;
-    let ours = local.addresses.contains(&question.target()) && !question.is_probe();
+    // A probe too: the address is taken, and nobody but us would say so (RFC 5227 section 2.4, RFC 4862 section 5.4.3).
+    let ours = local.addresses.contains(&question.target());
     ours.then(|| question.answer(local.mac))
 }
 
@@ -309,6 +310,22 @@ mod tests {
         assert_eq!(reply.frame()[..6], PEER_MAC.octets());
         assert_eq!(reply.frame()[22..28], OWN_MAC.octets());
         deliver(&tables, &ask(OWN_CONTAINER), received(0));
+    }
+
+    #[test]
+    fn a_peer_that_probes_for_our_own_address_is_told_that_it_is_taken() {
+        let lax = Local {
+            strict_source: false,
+            ..local()
+        };
+        let probe = arp_request(PEER_MAC, Ipv4Addr::UNSPECIFIED, OWN_VTEP);
+        let packet = [&HEADER[..], &probe].concat();
+        for tables in [tables(), compile(lax, &spec())] {
+            let Ingress::Reply { reply, .. } = ingress(&tables, &packet, received(0)) else {
+                panic!("expected a reply");
+            };
+            assert_eq!(reply.frame()[22..28], OWN_MAC.octets());
+        }
     }
 
     #[test]

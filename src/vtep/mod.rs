@@ -10,8 +10,10 @@ mod egress;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod ingress;
+mod outer;
 mod reply;
 
 pub use egress::{Egress, Encap, egress};
 pub use ingress::{Deliver, Ingress, Received, ingress};
+pub use outer::Outer;
 pub use reply::Reply;

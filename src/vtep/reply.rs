@@ -65,11 +65,10 @@ impl Question {
         }
     }
 
-    /// True for duplicate address detection, which must not be told that the address is taken by its own neighbour entry
-    /// (`neigh_reduce` ignores an unspecified source as well).
-    pub(super) fn is_probe(&self) -> bool {
+    /// True for a solicitation from the unspecified address.
+    pub(super) fn is_duplicate_detection(&self) -> bool {
         match self {
-            Self::Arp(request) => request.sender_ip.is_unspecified(),
+            Self::Arp(_) => false,
             Self::Ndisc(solicitation) => solicitation.sender_ip == Ipv6Addr::UNSPECIFIED,
         }
     }

@@ -22,6 +22,8 @@ const TARGET_MAC: Range<usize> = 32..38;
 const TARGET_IP: Range<usize> = 38..42;
 
 const REQUEST: [u8; 8] = [0, 1, 0x08, 0, 6, 4, 0, 1];
+/// As IEEE 802 networks write it (ARPHRD_IEEE802): `arp_reduce` answers that too, as Ethernet.
+const IEEE802_REQUEST: [u8; 8] = [0, 6, 0x08, 0, 6, 4, 0, 1];
 const REPLY: [u8; 8] = [0, 1, 0x08, 0, 6, 4, 0, 2];
 
 const _: () = assert!(KIND.start == ethernet::HEADER_LEN && TARGET_IP.end == FRAME_LEN);
@@ -43,7 +45,8 @@ impl Request {
     #[must_use]
     pub fn parse(frame: Frame<'_>) -> Option<Self> {
         let packet = frame.bytes().first_chunk::<FRAME_LEN>()?;
-        if frame.ethertype() != EtherType::ARP || packet[KIND] != REQUEST {
+        let kind = field::<8>(packet, KIND);
+        if frame.ethertype() != EtherType::ARP || ![REQUEST, IEEE802_REQUEST].contains(&kind) {
             return None;
         }
         let target_ip = Ipv4Addr::from(field::<4>(packet, TARGET_IP));
@@ -107,6 +110,14 @@ mod tests {
         let request = parse(&asked).unwrap();
         let asker = MacAddr::overlay(Ipv4Addr::new(10, 255, 108, 0));
         assert_eq!(request.sender_mac, asker);
+    }
+
+    #[test]
+    fn a_request_of_an_ieee_802_network_is_answered_as_ethernet() {
+        let mut asked = ASKED;
+        asked[15] = 6;
+        let request = parse(&asked).unwrap();
+        assert_eq!(request.reply(MacAddr::overlay(request.target_ip)), ANSWERED);
     }
 
     #[test]

@@ -15,10 +15,13 @@ pub enum Ecn {
 }
 
 impl Ecn {
+    /// The two bits of the octet.
+    pub const MASK: u8 = 3;
+
     /// From the two low bits of a TOS or traffic class octet.
     #[must_use]
     pub const fn from_tos(tos: u8) -> Self {
-        match tos & 3 {
+        match tos & Self::MASK {
             0 => Self::NotEct,
             1 => Self::Ect1,
             2 => Self::Ect0,

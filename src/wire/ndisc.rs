@@ -51,6 +51,8 @@ pub struct Solicitation {
     pub sender_ip: Ipv6Addr,
     /// The address asked for.
     pub target: Ipv6Addr,
+    /// The upper half of the traffic class, which the answer takes over (`vxlan_na_create`).
+    pub priority: u8,
 }
 
 impl Solicitation {
@@ -77,6 +79,7 @@ impl Solicitation {
             sender_mac: option.unwrap_or_else(|| frame.source()),
             sender_ip: ip.source(),
             target,
+            priority: ip.traffic_class() >> 4,
         })
     }
 
@@ -96,8 +99,7 @@ impl Solicitation {
         frame[ethernet::DESTINATION].copy_from_slice(&self.sender_mac.octets());
         frame[ethernet::SOURCE].copy_from_slice(&mac.octets());
         frame[ethernet::ETHERTYPE].copy_from_slice(&EtherType::IPV6.0.to_be_bytes());
-        frame[ethernet::HEADER_LEN..ICMP_OFFSET]
-            .copy_from_slice(&ip_header(self.target, destination));
+        frame[ethernet::HEADER_LEN..ICMP_OFFSET].copy_from_slice(&ip_header(self, destination));
 
         let message = &mut frame[ICMP_OFFSET..];
         message[TYPE_AND_CODE].copy_from_slice(&[NEIGHBOR_ADVERTISEMENT, 0]);
@@ -160,11 +162,11 @@ fn target_option(mac: MacAddr) -> [u8; OPTION_UNIT] {
 }
 
 /// The IPv6 header of an advertisement.
-fn ip_header(source: Ipv6Addr, destination: Ipv6Addr) -> [u8; IPV6_HEADER_LEN] {
+fn ip_header(question: &Solicitation, destination: Ipv6Addr) -> [u8; IPV6_HEADER_LEN] {
     const PAYLOAD_LEN: u8 = (MESSAGE_LEN + OPTION_UNIT) as u8;
     let mut header = [0; IPV6_HEADER_LEN];
     header[..8].copy_from_slice(&[
-        0x60,
+        0x60 | question.priority,
         0,
         0,
         0,
@@ -173,7 +175,7 @@ fn ip_header(source: Ipv6Addr, destination: Ipv6Addr) -> [u8; IPV6_HEADER_LEN] {
         ip::protocol::ICMPV6,
         HOP_LIMIT,
     ]);
-    header[8..24].copy_from_slice(&source.octets());
+    header[8..24].copy_from_slice(&question.target.octets());
     header[24..].copy_from_slice(&destination.octets());
     header
 }
@@ -252,6 +254,7 @@ mod tests {
             sender_mac: MacAddr::new([0xee, 0xee, 1, 2, 3, 4]),
             sender_ip: ASKER,
             target: WANTED,
+            priority: 0,
         };
         assert_eq!(Asked::default().parse(), Some(expected));
         let nonce_first = [&[14, 1, 0, 0, 0, 0, 0, 0], &SOURCE_OPTION[..]].concat();
@@ -371,6 +374,15 @@ mod tests {
         ]
         .concat();
         assert_eq!(sent, expected[..]);
+        assert_checksum_holds(&sent);
+    }
+
+    #[test]
+    fn advertisement_takes_over_half_of_the_traffic_class() {
+        let mut asked = Asked::default().frame();
+        asked[14..16].copy_from_slice(&[0x6a, 0xb0]);
+        let sent = parse(&asked).unwrap().advertisement(ANSWER, false);
+        assert_eq!(sent[14..18], [0x6a, 0, 0, 0]);
         assert_checksum_holds(&sent);
     }
 

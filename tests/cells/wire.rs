@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, UdpSocket};
 use etherparse::{
     ArpHardwareId, ArpOperation, ArpPacket, EtherType, IpEcn, IpHeaders, Ipv4Header, PacketBuilder,
 };
+use silk_vtep::sys;
 use socket2::SockRef;
 
 use super::super::Case;
@@ -49,6 +50,7 @@ pub(crate) fn cases() -> Vec<Case> {
                 congestion_is_carried_in,
             ),
         ]);
+        cases.extend(outer_field_cases(kind));
     }
     cases.extend([
         Case::new(
@@ -93,6 +95,75 @@ fn silk_case(name: &str, body: fn(&mut Lab) -> Result) -> Case {
         Plan::of(&[Silk, Kind::Kernel]),
         body,
     )
+}
+
+/// `ttl`, `tos` and `df`, the daemon and the kernel's device told alike.
+fn outer_field_cases(kind: Kind) -> impl Iterator<Item = Case> {
+    let plan = move || Plan::of(&[kind, kind]).without_offloads();
+    let inherit = move || {
+        plan()
+            .vtep_lines("ttl = \"inherit\"\ntos = \"inherit\"\ndf = \"inherit\"")
+            .kernel_words("ttl inherit tos inherit df inherit")
+    };
+    let name = move |name: &str| format!("wire::{kind:?}::{name}").to_lowercase();
+    [
+        Case::new(name("outer_fields_are_inherited"), inherit(), |lab| {
+            fields_are_inherited(lab, false)
+        }),
+        Case::new(
+            name("outer_fields_are_inherited_over_v6"),
+            inherit().v6(),
+            |lab| fields_are_inherited(lab, true),
+        ),
+        Case::new(
+            name("outer_fields_are_fixed"),
+            plan()
+                .vtep_lines("ttl = 9\ntos = 0x28\ndf = \"set\"")
+                .kernel_words("ttl 9 tos 0x28 df set"),
+            |lab| {
+                let outer = outer_of_one_datagram(lab, 0xba)?;
+                ensure!(outer.dont_fragment, "outer DF is clear");
+                let fields = (outer.ttl, outer.tos);
+                ensure!(fields == (9, 0x2a), "outer TTL and TOS {fields:?}");
+                Ok(())
+            },
+        ),
+    ]
+    .into_iter()
+}
+
+/// From containers' sockets whose packets have DF and have not, in turn.
+fn fields_are_inherited(lab: &mut Lab, v6: bool) -> Result {
+    let (a, b) = (lab.cells[0].container()?, lab.cells[1].container()?);
+    let sniffer = Sniffer::start(&lab.cells[0].host)?;
+    let (socket, sink) = (a.udp()?, b.udp()?);
+    socket.connect(sink.local_addr()?)?;
+    let settings = [
+        (libc::IP_PMTUDISC_DO, 0xb9, 33),
+        (libc::IP_PMTUDISC_DONT, 0x28, 2),
+        (libc::IP_PMTUDISC_DO, 0x03, 255),
+    ];
+    for (discover, tos, ttl) in settings {
+        sys::udp::set_option(&socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, discover)?;
+        SockRef::from(&socket).set_tos_v4(tos.into())?;
+        socket.set_ttl(ttl)?;
+        socket.send(b"one")?;
+    }
+    let port = socket.local_addr()?.port();
+    let outers = sniffer.outers(settings.len(), |outer| {
+        outer.inner_udp_source() == Some(port)
+    })?;
+    for (outer, (discover, tos, ttl)) in outers.iter().zip(settings) {
+        let df = discover == libc::IP_PMTUDISC_DO;
+        // The host forwards: one hop.
+        let expected = (ttl as u8 - 1, if tos == 3 { 2 } else { tos }, df && !v6);
+        let fields = (outer.ttl, outer.tos, outer.dont_fragment);
+        ensure!(
+            fields == expected,
+            "outer TTL, TOS and DF {fields:?}, expected {expected:?}"
+        );
+    }
+    Ok(())
 }
 
 fn flows_choose_ports(lab: &mut Lab) -> Result {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use silk_vtep::control::config::{Bind, Marks};
 use silk_vtep::control::{Entry, PeerSpec};
-use silk_vtep::tables::MarkSource;
+use silk_vtep::tables::{Df, MarkSource, OuterField, OuterRules};
 use silk_vtep::wire::{GroupId, Vni};
 
 use crate::{EXAMPLE, LEAST, mac, parse};
@@ -50,7 +50,11 @@ fn keys_left_out_are_the_example_but_for_mtu_peers_and_groups() {
     let vtep = example.vtep;
     assert!(vtep.gbp && vtep.strict_source && vtep.udp_checksum && vtep.routing);
     assert!(!vtep.silk_routes && !vtep.persist);
-    assert_eq!((vtep.ttl, vtep.tos, vtep.source_ports), (64, 0, None));
+    assert_eq!(
+        (vtep.outer, vtep.source_ports),
+        (OuterRules::default(), None)
+    );
+    assert!(!vtep.zero_checksum_rx);
     assert_eq!(
         (vtep.bind, vtep.state_dir, vtep.cpus),
         (Bind::Any, None, vec![])
@@ -72,9 +76,10 @@ lanes = 256
 strict_source = false
 marks = "off"
 udp_checksum = false
+udp6_zero_checksum_rx = false
 ttl = 255
 tos = 0xb8
-df = "unset"
+df = "set"
 srcport = [1024, 65535]
 routing = false
 silk_routes = true
@@ -101,7 +106,12 @@ udp_gro = false
     assert_eq!(vtep.mtu_bytes, Some(576));
     assert_eq!(vtep.lanes.get(), 256);
     assert_eq!(vtep.marks, Marks::Off);
-    assert_eq!((vtep.ttl, vtep.tos), (255, 0xb8));
+    let outer = OuterRules {
+        ttl: OuterField::Fixed(255),
+        tos: OuterField::Fixed(0xb8),
+        df: Df::Set,
+    };
+    assert_eq!((vtep.outer, vtep.zero_checksum_rx), (outer, false));
     assert_eq!(vtep.source_ports, Some((1024, 65535)));
     assert_eq!(vtep.bind, Bind::Local);
     assert_eq!(vtep.state_dir, Some(PathBuf::from("/var/lib/silk-vtep")));
@@ -124,6 +134,33 @@ fn offloads_are_on_unless_switched_off() {
 }
 
 #[test]
+fn outer_fields_can_be_inherited() {
+    let vtep = parse(&format!(
+        "{LEAST}ttl = \"inherit\"\ntos = \"inherit\"\ndf = \"inherit\"\n"
+    ))
+    .vtep;
+    let outer = OuterRules {
+        ttl: OuterField::Inherit,
+        tos: OuterField::Inherit,
+        df: Df::Inherit,
+    };
+    assert_eq!(vtep.outer, outer);
+}
+
+#[test]
+fn zero_checksums_are_taken_over_ipv6_as_they_are_sent_unless_told_otherwise() {
+    for (lines, taken) in [
+        ("", false),
+        ("udp_checksum = false", true),
+        ("udp6_zero_checksum_rx = true", true),
+        ("udp_checksum = false\nudp6_zero_checksum_rx = false", false),
+    ] {
+        let vtep = parse(&format!("{LEAST}{lines}\n")).vtep;
+        assert_eq!(vtep.zero_checksum_rx, taken, "{lines}");
+    }
+}
+
+#[test]
 fn zero_lanes_are_one_for_each_core() {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     assert_eq!(parse(LEAST).vtep.lanes.get(), cores.min(256));
@@ -135,7 +172,9 @@ fn local_carries_what_the_core_needs() {
         "{LEAST}vni = 7\ntos = 8\nport = 99\ngbp = false\nmarks = \"off\"\n"
     ));
     let local = config.local();
-    assert_eq!((local.vni.value(), local.tos, local.port), (7, 8, 99));
+    assert_eq!((local.vni.value(), local.port), (7, 99));
+    assert_eq!(local.outer, config.vtep.outer);
+    assert_eq!(local.outer.tos, OuterField::Fixed(8));
     assert_eq!(local.mac, config.vtep.mac);
     assert_eq!(local.addresses, config.vtep.addresses);
     assert_eq!(local.subnets, config.vtep.subnets);

@@ -44,7 +44,7 @@ fn missing_keys_are_named_at_their_table() {
 #[test]
 fn unknown_keys_are_named_with_the_nearest() {
     const VTEP: &str = "address, bind, busy_poll_us, cpus, df, gbp, lanes, local, mac, marks, moderation_us, mtu, name, offload, overlay, persist, port, routing, \
-                        silk_routes, srcport, state_dir, strict_source, subnet_prefix_length, tos, ttl, udp_checksum, vni";
+                        silk_routes, srcport, state_dir, strict_source, subnet_prefix_length, tos, ttl, udp6_zero_checksum_rx, udp_checksum, vni";
     let vtep = |rest: &str| vec![format!("line 5: vtep.{rest}; accepted: {VTEP}")];
     for (text, expected) in [
         ("mut = 1400", vtep("mut: unknown key, did you mean `mtu`?")),

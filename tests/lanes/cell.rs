@@ -129,7 +129,7 @@ pub(crate) fn compile(number: u8, peers: &[u8]) -> Tables {
     compile_with(number, peers, Vec::new(), |local| local)
 }
 
-fn compile_with(
+pub(crate) fn compile_with(
     number: u8,
     peers: &[u8],
     groups: Vec<GroupEntry>,

@@ -1,6 +1,8 @@
 //! Many packets at once: what leaves in one send, what is judged once and what reaches the host as one super-frame is byte for byte
 //! what it would have been one by one.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use etherparse::PacketBuilder;
 use proptest::collection::vec;
@@ -8,10 +10,11 @@ use proptest::prelude::*;
 use silk_vtep::io::memory::WireDatagram;
 use silk_vtep::io::{Offload, OffloadState};
 use silk_vtep::offload::Segmenter;
+use silk_vtep::tables::{Df, Local, OuterField, OuterRules};
 use silk_vtep::wire::vnet::{self, GsoType, VnetHeader};
 use silk_vtep::wire::{MacAddr, vxlan};
 
-use crate::cell::{Cell, container, udp_payload};
+use crate::cell::{Cell, compile_with, container, udp_payload};
 
 /// Headers of a TCP frame over IPv4.
 const TCP_HEADERS_LEN: usize = 14 + 20 + 20;
@@ -104,6 +107,62 @@ fn frames_of_host(cell: &mut Cell) -> Vec<Vec<u8>> {
         }));
     }
     frames
+}
+
+#[test]
+fn packets_share_a_send_only_if_their_outer_headers_are_equal() {
+    let (mut a, b) = cells();
+    let outer = OuterRules {
+        ttl: OuterField::Inherit,
+        df: Df::Inherit,
+        ..OuterRules::default()
+    };
+    a.tables
+        .store(Arc::new(compile_with(1, &[2], Vec::new(), |local| Local {
+            outer,
+            ..local
+        })));
+    // TTL and the byte of the fragment word with DF.
+    let fields = [(9, 0x40), (9, 0x40), (8, 0x40), (8, 0), (8, 0), (8, 0x40)];
+    for (ttl, fragment) in fields {
+        let mut frame = udp_frame(&a, &b, 5000, 0, b"payload");
+        (frame[22], frame[20]) = (ttl, fragment);
+        a.lanes[0].tap().host_sends(&frame);
+    }
+    a.lanes[0].egress_batch().expect("memory does not fail");
+    assert_eq!(a.lanes[0].underlay().sends(), 4);
+    let sent: Vec<_> = std::iter::from_fn(|| a.lanes[0].underlay().take_sent()).collect();
+    let seen: Vec<_> = sent
+        .iter()
+        .map(|sent| (sent.outer.ttl, sent.outer.df))
+        .collect();
+    assert_eq!(seen, fields.map(|(ttl, fragment)| (ttl, fragment != 0)));
+}
+
+#[test]
+fn a_super_frame_is_judged_once_and_its_segments_have_equal_outer_headers() {
+    let (mut a, b) = cells();
+    let outer = OuterRules {
+        ttl: OuterField::Inherit,
+        tos: OuterField::Inherit,
+        df: Df::Inherit,
+    };
+    a.tables
+        .store(Arc::new(compile_with(1, &[2], Vec::new(), |local| Local {
+            outer,
+            ..local
+        })));
+    let mut packet = tcp_packet(&a, &b, 1, &[7; 5 * MSS as usize]).to_vec();
+    let ip = &mut packet[vnet::HEADER_LEN + 14..];
+    (ip[1], ip[6], ip[8]) = (0xb9, 0x40, 33);
+    a.lanes[0].tap().host_sends_packet(packet.into());
+    a.lanes[0].egress_batch().expect("memory does not fail");
+    let sent: Vec<_> = std::iter::from_fn(|| a.lanes[0].underlay().take_sent()).collect();
+    assert_eq!(sent.len(), 5);
+    for datagram in sent {
+        let outer = datagram.outer;
+        assert_eq!((outer.tos, outer.ttl, outer.df), (0xb9, 33, true));
+    }
 }
 
 #[test]
@@ -279,7 +338,7 @@ fn befall(mut datagram: WireDatagram, mishap: &Mishap) -> Option<WireDatagram> {
             payload[at] ^= 1 << bit;
             datagram.payload = payload.into();
         }
-        Mishap::OuterTos(tos) => datagram.tos = tos,
+        Mishap::OuterTos(tos) => datagram.outer.tos = tos,
     }
     Some(datagram)
 }
@@ -318,7 +377,7 @@ proptest! {
             let payload = udp_payload(&datagram.payload[vxlan::HEADER_LEN..]);
             let n = usize::from(u16::from_be_bytes([payload[0], payload[1]]));
             prop_assert_eq!(payload.len(), packets[n].len + 2);
-            prop_assert_eq!(datagram.tos, packets[n].tos);
+            prop_assert_eq!(datagram.outer.tos, packets[n].tos);
             seen.push(n);
         }
         for port in 5000..5004 {

@@ -104,7 +104,7 @@ fn kernel_cell(
         return Ok((Vtep::Kernel { _device: None }, None));
     }
     let peers: Vec<Site> = peers_of(site, plan).collect();
-    let device = KernelVtep::start(host, site, &peers, plan.v6, plan.overlay_mtu())?;
+    let device = KernelVtep::start(host, site, &peers, plan)?;
     let container = Container::by_hand(host, site, plan.overlay_mtu())?;
     let vtep = Vtep::Kernel {
         _device: Some(device),

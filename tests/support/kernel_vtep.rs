@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Namespace, OVERLAY, Result, Site, VTEP_NAME, mac_text, vtep_mac};
+use super::{Namespace, OVERLAY, Plan, Result, Site, VTEP_NAME, mac_text, vtep_mac};
 
 /// Lives and dies with its namespace.
 pub(crate) struct KernelVtep;
@@ -13,15 +13,16 @@ impl KernelVtep {
         host: &Namespace,
         site: &Site,
         peers: &[Site],
-        v6: bool,
-        mtu: u32,
+        plan: &Plan,
     ) -> Result<Self> {
         let mut ip = String::new();
         writeln!(
             ip,
-            "link add {VTEP_NAME} address {mac} mtu {mtu} type vxlan id 1 local {local} dev eth0 dstport 4789 nolearning gbp",
+            "link add {VTEP_NAME} address {mac} mtu {mtu} type vxlan id 1 local {local} dev eth0 dstport 4789 nolearning gbp {words}",
             mac = mac_text(vtep_mac(site.vtep)),
-            local = site.underlay(v6),
+            mtu = plan.overlay_mtu(),
+            local = site.underlay(plan.v6),
+            words = plan.kernel_words,
         )?;
         let overlay_prefix = OVERLAY.rsplit_once('/').ok_or("the overlay is a prefix")?.1;
         writeln!(
@@ -37,7 +38,7 @@ impl KernelVtep {
             writeln!(
                 fdb,
                 "fdb add {mac} dev {VTEP_NAME} dst {} self permanent",
-                peer.underlay(v6)
+                peer.underlay(plan.v6)
             )?;
             writeln!(
                 ip,

@@ -24,6 +24,7 @@ pub(crate) struct Plan {
     pub(super) marks: &'static str,
     pub(super) iptables: bool,
     pub(super) vtep_lines: &'static str,
+    pub(super) kernel_words: &'static str,
     pub(super) more_overlays: &'static str,
     pub(super) overlay_v6: bool,
 }
@@ -43,6 +44,7 @@ impl Plan {
             marks: "table",
             iptables: false,
             vtep_lines: "",
+            kernel_words: "",
             more_overlays: "",
             overlay_v6: false,
         }
@@ -104,6 +106,12 @@ impl Plan {
     /// More lines for `[vtep]`; a table of its own, as in `[vtep.offload]`, comes last.
     pub(crate) fn vtep_lines(mut self, lines: &'static str) -> Self {
         self.vtep_lines = lines;
+        self
+    }
+
+    /// More words for `ip link add ... type vxlan`, as in `ttl inherit`.
+    pub(crate) fn kernel_words(mut self, words: &'static str) -> Self {
+        self.kernel_words = words;
         self
     }
 

@@ -8,7 +8,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use toml::de::DeValue;
 
 use super::{Bind, MAX_LANES, Marks};
-use crate::wire::{GroupId, MacAddr, Vni};
+use crate::tables::{Df, OuterField};
+use crate::wire::{Ecn, GroupId, MacAddr, Vni};
 
 /// One form. What `read` returns as an error says what was found.
 pub(super) struct Form<T> {
@@ -93,25 +94,28 @@ pub(super) const MARKS: Form<Marks> = Form {
     },
 };
 
-pub(super) const TTL: Form<u8> = Form {
-    accepted: "an integer from 1 to 255",
-    read: |value| integer(value, 1..=u8::MAX).map_err(|wrong| not_yet(value, &["inherit"], wrong)),
+pub(super) const TTL: Form<OuterField> = Form {
+    accepted: "an integer from 1 to 255, or \"inherit\"",
+    read: |value| outer_field(value, 1..=u8::MAX),
 };
 
-pub(super) const TOS: Form<u8> = Form {
-    accepted: "a multiple of 4 from 0 to 252 (the two ECN bits come from the inner packet)",
-    read: |value| match integer(value, 0..=u8::MAX) {
-        Ok(tos) if tos & 0b11 == 0 => Ok(tos),
-        Ok(_) => Err(found_but(value, "it has ECN bits set")),
-        Err(wrong) => Err(not_yet(value, &["inherit"], wrong)),
+pub(super) const TOS: Form<OuterField> = Form {
+    accepted: "a multiple of 4 from 0 to 252 (the two ECN bits come from the inner packet), or \"inherit\"",
+    read: |value| match outer_field(value, 0..=u8::MAX)? {
+        OuterField::Fixed(tos) if tos & Ecn::MASK != 0 => {
+            Err(found_but(value, "it has ECN bits set"))
+        }
+        field => Ok(field),
     },
 };
 
-pub(super) const DF: Form<()> = Form {
-    accepted: "\"unset\"",
+pub(super) const DF: Form<Df> = Form {
+    accepted: "\"unset\", \"set\" or \"inherit\"",
     read: |value| match text(value)? {
-        "unset" => Ok(()),
-        _ => Err(not_yet(value, &["set", "inherit"], found(value))),
+        "unset" => Ok(Df::Unset),
+        "set" => Ok(Df::Set),
+        "inherit" => Ok(Df::Inherit),
+        _ => Err(found(value)),
     },
 };
 
@@ -262,6 +266,13 @@ fn source_ports(value: &DeValue<'_>) -> Result<(u16, u16), String> {
     }
 }
 
+fn outer_field(value: &DeValue<'_>, range: RangeInclusive<u8>) -> Result<OuterField, String> {
+    match value.as_str() {
+        Some("inherit") => Ok(OuterField::Inherit),
+        _ => integer(value, range).map(OuterField::Fixed),
+    }
+}
+
 fn text<'a>(value: &'a DeValue<'_>) -> Result<&'a str, String> {
     value.as_str().ok_or_else(|| found(value))
 }
@@ -276,16 +287,6 @@ where
         .and_then(|number| T::try_from(number).ok())
         .filter(|number| range.contains(number))
         .ok_or_else(|| found(value))
-}
-
-/// `otherwise`, unless the value is one of the words that a later version will take.
-fn not_yet(value: &DeValue<'_>, later: &[&str], otherwise: String) -> String {
-    match value.as_str() {
-        Some(word) if later.contains(&word) => {
-            found_but(value, "this version does not support it yet")
-        }
-        _ => otherwise,
-    }
 }
 
 fn found_but(value: &DeValue<'_>, wrong: &str) -> String {

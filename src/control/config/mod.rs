@@ -29,7 +29,7 @@ use self::report::{Report, Reported};
 use self::vtep::Own;
 use super::{Entry, PeerSpec};
 use crate::netlink::Underlay;
-use crate::tables::{GroupEntry, Local, MarkSource};
+use crate::tables::{GroupEntry, Local, MarkSource, OuterRules};
 use crate::wire::{MacAddr, Vni};
 
 pub use error::{ConfigError, ConfigErrors};
@@ -83,10 +83,10 @@ pub struct VtepConfig {
     pub marks: Marks,
     /// Fill in the outer UDP checksum.
     pub udp_checksum: bool,
-    /// Outer TTL or hop limit.
-    pub ttl: u8,
-    /// Outer TOS or traffic class, ECN bits clear.
-    pub tos: u8,
+    /// Over an IPv6 underlay, take datagrams without a UDP checksum; over IPv4 they are always taken.
+    pub zero_checksum_rx: bool,
+    /// `ttl`, `tos` and `df` of outer packets; the ECN bits of a fixed `tos` are clear.
+    pub outer: OuterRules,
     /// Source ports [min, max): max is never used; `None`: the host's ip_local_port_range.
     pub source_ports: Option<(u16, u16)>,
     /// Route frames for our own MAC; off: FDB only.
@@ -204,7 +204,7 @@ impl Config {
             routing: vtep.routing,
             strict_source: vtep.strict_source,
             marks: self.marks(),
-            tos: vtep.tos,
+            outer: vtep.outer,
         }
     }
 }

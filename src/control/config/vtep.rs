@@ -14,6 +14,7 @@ use super::reader::{List, Reader};
 use super::report::{Located, Report, Reported};
 use super::{Bind, MAX_LANES, Marks, UnderlayOf, VtepConfig};
 use crate::netlink::Underlay;
+use crate::tables::OuterRules;
 use crate::wire::{Vni, vxlan};
 
 /// `subnet_prefix_length` without one.
@@ -50,11 +51,10 @@ pub(super) fn read(
 
 /// [`VtepConfig`] from `own` and the keys that it does not hold.
 fn read_vtep(keys: &mut Reader<'_, '_>, own: &Own) -> Result<VtepConfig, Reported> {
-    // It has one accepted value so far.
-    keys.or("df", &form::DF, ());
     let offload = keys.table("offload", offload::read);
     let mtu = read_mtu(keys, own);
     let cpus = keys.list("cpus", &form::CPU);
+    let udp_checksum = keys.or("udp_checksum", &form::BOOL, true);
     Ok(VtepConfig {
         name: keys.or("name", &form::NAME, "silk-vtep".to_owned()),
         vni: keys.or("vni", &form::VNI, Vni::SILK),
@@ -64,9 +64,9 @@ fn read_vtep(keys: &mut Reader<'_, '_>, own: &Own) -> Result<VtepConfig, Reporte
         lanes: lanes(keys.or("lanes", &form::LANES, 0)),
         strict_source: keys.or("strict_source", &form::BOOL, true),
         marks: keys.or("marks", &form::MARKS, Marks::Auto),
-        udp_checksum: keys.or("udp_checksum", &form::BOOL, true),
-        ttl: keys.or("ttl", &form::TTL, 64),
-        tos: keys.or("tos", &form::TOS, 0),
+        udp_checksum,
+        zero_checksum_rx: keys.or("udp6_zero_checksum_rx", &form::BOOL, !udp_checksum),
+        outer: read_outer(keys),
         source_ports: keys.given("srcport", &form::SOURCE_PORTS),
         routing: keys.or("routing", &form::BOOL, true),
         silk_routes: keys.or("silk_routes", &form::BOOL, false),
@@ -84,6 +84,16 @@ fn read_vtep(keys: &mut Reader<'_, '_>, own: &Own) -> Result<VtepConfig, Reporte
         subnets: own.subnets.iter().map(|subnet| subnet.value).collect(),
         mac: own.mac.as_ref()?.at.value,
     })
+}
+
+/// How outer headers are filled in.
+fn read_outer(keys: &mut Reader<'_, '_>) -> OuterRules {
+    let default = OuterRules::default();
+    OuterRules {
+        ttl: keys.or("ttl", &form::TTL, default.ttl),
+        tos: keys.or("tos", &form::TOS, default.tos),
+        df: keys.or("df", &form::DF, default.df),
+    }
 }
 
 /// As many lanes as asked for, or one for each core that we may use.

@@ -179,14 +179,14 @@ impl<'t, U: Underlay> Batch<'_, 't, U> {
 
     fn encap_frame(&mut self, packet: Packet, encap: &Encap<'t>) {
         if let [destination] = encap.destinations {
-            let hop = self.sender.hop(destination, encap.flow_hash, encap.tos);
+            let hop = self.sender.hop(destination, encap);
             let header = encap.header(destination);
             self.arena.set_vxlan_header(packet, &header);
             return self.outbox.push(packet, hop, self.arena, &mut self.sender);
         }
         self.outbox.flush(self.arena, &mut self.sender);
-        for destination in encap.destinations {
-            let hop = self.sender.hop(destination, encap.flow_hash, encap.tos);
+        for destination in encap.copies() {
+            let hop = self.sender.hop(destination, encap);
             let header = encap.header(destination);
             self.arena.set_vxlan_header(packet, &header);
             let slices = [IoSlice::new(self.arena.datagram(packet))];
@@ -199,8 +199,8 @@ impl<'t, U: Underlay> Batch<'_, 't, U> {
             let shard = self.sender.scope.shard();
             return shard.count_drop(DropReason::BadVnetHeader);
         };
-        for destination in encap.destinations {
-            let hop = self.sender.hop(destination, encap.flow_hash, encap.tos);
+        for destination in encap.copies() {
+            let hop = self.sender.hop(destination, encap);
             self.outbox.flush_beside(&hop, self.arena, &mut self.sender);
             let cut = Cut {
                 frame: self.arena.frame(packet),

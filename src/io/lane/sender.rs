@@ -4,6 +4,7 @@ use super::Scope;
 use crate::drop_reason::DropReason;
 use crate::io::{Fault, Offload, Run, Transmit, Underlay};
 use crate::tables::Destination;
+use crate::vtep::{Encap, Outer};
 use crate::wire::vxlan;
 
 /// How often one run is offered to the underlay: twice, since the first try may report an earlier datagram's fate.
@@ -15,8 +16,7 @@ pub(super) struct Hop<'t> {
     pub(super) destination: &'t Destination,
     /// The source port's number.
     pub(super) source: usize,
-    /// TOS or traffic class.
-    pub(super) tos: u8,
+    pub(super) outer: Outer,
 }
 
 impl Hop<'_> {
@@ -27,7 +27,7 @@ impl Hop<'_> {
 
     /// Whether datagrams of both can share a send.
     pub(super) fn is_same(&self, other: &Self) -> bool {
-        self.is_beside(other) && self.tos == other.tos
+        self.is_beside(other) && self.outer == other.outer
     }
 }
 
@@ -38,12 +38,12 @@ pub(super) struct Sender<'a, 't, U> {
 }
 
 impl<U: Underlay> Sender<'_, '_, U> {
-    /// The hop of a flow to `destination`.
-    pub(super) fn hop<'t>(&self, destination: &'t Destination, flow_hash: u32, tos: u8) -> Hop<'t> {
+    /// The hop of a packet's copy for `destination`.
+    pub(super) fn hop<'t>(&self, destination: &'t Destination, encap: &Encap<'t>) -> Hop<'t> {
         Hop {
             destination,
-            source: self.underlay.source(flow_hash),
-            tos,
+            source: self.underlay.source(encap.flow_hash),
+            outer: encap.outer,
         }
     }
 
@@ -85,7 +85,7 @@ impl<U: Underlay> Sender<'_, '_, U> {
         let transmit = Transmit {
             destination: hop.destination.underlay,
             source: hop.source,
-            tos: hop.tos,
+            outer: hop.outer,
             run,
         };
         let mut outcome = Ok(());

@@ -102,6 +102,26 @@ impl<'a> Network<'a> {
         }
     }
 
+    /// The TTL or hop limit, if it is IP.
+    #[must_use]
+    pub fn ttl(self) -> Option<u8> {
+        match self {
+            Self::V4(ip) => Some(ip.ttl()),
+            Self::V6(ip) => Some(ip.hop_limit()),
+            Self::Other => None,
+        }
+    }
+
+    /// Whether routers may fragment it: IPv4 without DF, and what is not IP, since nothing forbids it.
+    #[must_use]
+    pub fn may_be_fragmented(self) -> bool {
+        match self {
+            Self::V4(ip) => !ip.dont_fragment(),
+            Self::V6(_) => false,
+            Self::Other => true,
+        }
+    }
+
     /// The ECN bits, if it is IP.
     #[must_use]
     pub fn ecn(self) -> Option<Ecn> {
