@@ -5,6 +5,7 @@ pub mod checksum;
 pub mod ecn;
 pub mod ethernet;
 pub mod flow;
+pub mod icmp;
 pub mod ip;
 mod mac;
 pub mod mark_tag;

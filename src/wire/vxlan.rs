@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 
 /// Bytes of a VXLAN header.
 pub const HEADER_LEN: usize = 8;
+/// What a datagram that only measures the path starts with, in place of a header: I is clear, so every VTEP drops it.
+pub const PROBE_HEADER: [u8; HEADER_LEN] = *b"\0\0\0\0silk";
 /// The port IANA assigned to VXLAN.
 pub const PORT: u16 = 4789;
 
@@ -23,6 +25,7 @@ const FLAG_VNI: u8 = 0x08;
 /// Byte 1: D and A, which stand in the same bits of the mark's third byte.
 const POLICY_BITS: u8 = 0x48;
 
+const _: () = assert!(PROBE_HEADER[0] & FLAG_VNI == 0);
 const _: () = assert!(POLICY_BITS as u32 == (Mark::DONT_LEARN | Mark::POLICY_APPLIED) >> 16);
 
 /// A VXLAN network identifier: 24 bits.

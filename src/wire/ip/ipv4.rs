@@ -91,6 +91,12 @@ impl<'a> Ipv4<'a> {
         self.fragment_word() & DONT_FRAGMENT != 0
     }
 
+    /// The MF bit: fragments follow this one.
+    #[must_use]
+    pub fn more_fragments(self) -> bool {
+        self.fragment_word() & MORE_FRAGMENTS != 0
+    }
+
     /// Bytes of the packet before this fragment's; a multiple of eight.
     #[must_use]
     pub fn fragment_offset(self) -> u16 {

@@ -99,7 +99,7 @@ impl<'a> Ipv6<'a> {
 
     /// The payload's protocol, the header with its extensions, and the payload. `None` for a version other than 6, a length
     /// that lies, a fragment, or extension headers that run past the end or the bound.
-    pub(super) fn split(self) -> Option<(u8, &'a [u8], &'a [u8])> {
+    pub(in crate::wire) fn split(self) -> Option<(u8, &'a [u8], &'a [u8])> {
         if self.version() != 6 {
             return None;
         }

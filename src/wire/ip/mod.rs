@@ -1,11 +1,13 @@
 //! The fields of IPv4 (RFC 791) and IPv6 (RFC 8200) headers that a tunnel endpoint reads or writes.
 
+mod fragment;
 mod ipv4;
 mod ipv6;
 mod transport;
 
 use std::net::IpAddr;
 
+pub use fragment::{FRAGMENT_HEADER_LEN_MAX, Fragmenter};
 pub use ipv4::Ipv4;
 pub use ipv6::{Ipv6, MAX_EXTENSIONS};
 pub use transport::Transport;

@@ -1,0 +1,385 @@
+//! "Too big" in ICMP: fragmentation needed and DF set (RFC 792, RFC 1191), packet too big (RFC 4443), as a tunnel in Linux writes them
+//! into the network behind it (`iptunnel_pmtud_build_icmp`, `iptunnel_pmtud_build_icmpv6`).
+//!
+//! ```text
+//!  0           14           34 or 54                         42 or 62
+//! | Ethernet  | IP          | type| code| checksum| 0 .. MTU | the packet, as much of it as fits
+//! ```
+//!
+//! They come from the address that the packet was for, as if the last link to it were the narrow one: an address of our own would be taken
+//! for spoofed by the very host it is ours on.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
+
+use super::checksum;
+use super::ethernet::{self, Frame};
+use super::ip::{IPV4_HEADER_LEN, IPV6_HEADER_LEN, Ipv4, Ipv6, Network, protocol};
+
+/// Bytes of the longest frame that [`write_too_big`] writes.
+pub const TOO_BIG_LEN_MAX: usize = ethernet::HEADER_LEN + IPV6_PACKET_MAX;
+
+/// What every IPv4 host takes (RFC 1812 section 4.3.2.3), and the least MTU that is told.
+const IPV4_PACKET_MAX: usize = 576;
+/// What every IPv6 link carries (RFC 4443 section 3.2), and the least MTU that is told (RFC 8201 section 4).
+const IPV6_PACKET_MAX: usize = 1280;
+
+const _: () = assert!(IPV4_PACKET_MAX <= IPV6_PACKET_MAX);
+
+const HEADER_LEN: usize = 8;
+const CHECKSUM: Range<usize> = 2..4;
+
+/// Type and code of ICMP.
+const FRAGMENTATION_NEEDED: [u8; 2] = [3, 4];
+/// Type and code of ICMPv6.
+const PACKET_TOO_BIG: [u8; 2] = [2, 0];
+
+/// ICMP messages that are never answered by another (`icmp_is_err`): destination unreachable, source quench, redirect, time exceeded,
+/// parameter problem.
+const ICMP_ERRORS: [u8; 5] = [3, 4, 5, 11, 12];
+/// ICMPv6 types from here on are no errors (RFC 4443 section 2.1).
+const ICMPV6_QUERIES: u8 = 128;
+const ICMPV6_REDIRECT: u8 = 137;
+
+const TTL: u8 = 64;
+const DONT_FRAGMENT: u16 = 0x4000;
+const IPV6_FRAGMENT: u8 = 44;
+const IPV6_FRAGMENT_LEN: usize = 8;
+
+/// Writes the message that tells the sender of the packet in `frame` that packets of `mtu` bytes get through; returns the frame that goes
+/// back to it. `None` if nobody may be told: IPv4 without DF, a fragment, an ICMP error, an address or MAC of many, a frame with a VLAN tag
+/// or without IP, an MTU below what every host takes (576 bytes, for IPv6 1280).
+#[must_use]
+pub fn write_too_big<'a>(
+    frame: Frame<'_>,
+    mtu: u32,
+    out: &'a mut [u8; TOO_BIG_LEN_MAX],
+) -> Option<&'a [u8]> {
+    if frame.destination().is_multicast() || frame.source().is_multicast() {
+        return None;
+    }
+    let packet_len = match Network::parse(frame).ok()? {
+        Network::V4(ip) if may_be_told_v4(ip) => write_v4(ip, mtu, out)?,
+        Network::V6(ip) if may_be_told_v6(ip) => write_v6(ip, mtu, out)?,
+        Network::V4(_) | Network::V6(_) | Network::Other => return None,
+    };
+    out[ethernet::DESTINATION].copy_from_slice(&frame.source().octets());
+    out[ethernet::SOURCE].copy_from_slice(&frame.destination().octets());
+    out[ethernet::ETHERTYPE].copy_from_slice(&frame.ethertype().0.to_be_bytes());
+    Some(&out[..ethernet::HEADER_LEN + packet_len])
+}
+
+/// RFC 1122 section 3.2.2 and `iptunnel_pmtud_check_icmp`.
+fn may_be_told_v4(ip: Ipv4<'_>) -> bool {
+    let many = |address: Ipv4Addr| address.is_broadcast() || address.is_multicast();
+    let source = ip.source();
+    if !ip.dont_fragment() || ip.is_fragment() || many(ip.destination()) {
+        return false;
+    }
+    if many(source) || source.octets()[0] == 0 || source.is_loopback() {
+        return false;
+    }
+    let Some(payload) = ip.header_len().and_then(|len| ip.bytes().get(len..)) else {
+        return false;
+    };
+    let is_error = ip.protocol() == protocol::ICMP
+        && payload
+            .first()
+            .is_none_or(|kind| ICMP_ERRORS.contains(kind));
+    ip.version() == 4 && !is_error
+}
+
+/// RFC 4443 section 2.4 (e) and `iptunnel_pmtud_check_icmpv6`.
+fn may_be_told_v6(ip: Ipv6<'_>) -> bool {
+    let source = ip.source();
+    if source.is_unspecified() || source.is_multicast() || source.is_loopback() {
+        return false;
+    }
+    let Some((protocol, payload)) = upper_layer(ip) else {
+        return false;
+    };
+    let is_error = protocol == protocol::ICMPV6
+        && payload
+            .first()
+            .is_none_or(|&kind| kind < ICMPV6_QUERIES || kind == ICMPV6_REDIRECT);
+    !is_error
+}
+
+/// What an IPv6 packet carries, if it is whole or a first fragment.
+fn upper_layer(ip: Ipv6<'_>) -> Option<(u8, &[u8])> {
+    if ip.version() == 6 && ip.next_header() == IPV6_FRAGMENT {
+        let rest = &ip.bytes()[IPV6_HEADER_LEN..];
+        let [next, _, high, low, ..] = *rest.first_chunk::<IPV6_FRAGMENT_LEN>()?;
+        let offset = u16::from_be_bytes([high, low]) >> 3;
+        return (offset == 0).then(|| (next, &rest[IPV6_FRAGMENT_LEN..]));
+    }
+    let (protocol, _, payload) = ip.split()?;
+    Some((protocol, payload))
+}
+
+/// Writes the IPv4 packet behind the Ethernet header; returns its length.
+fn write_v4(ip: Ipv4<'_>, mtu: u32, out: &mut [u8]) -> Option<usize> {
+    let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
+    if usize::from(mtu) < IPV4_PACKET_MAX {
+        return None;
+    }
+    let [high, low] = mtu.to_be_bytes();
+    let quoted = quote(ip.bytes(), IPV4_PACKET_MAX - IPV4_HEADER_LEN);
+    let packet_len = IPV4_HEADER_LEN + HEADER_LEN + quoted.len();
+    let packet = &mut out[ethernet::HEADER_LEN..][..packet_len];
+    let (header, message) = packet.split_at_mut(IPV4_HEADER_LEN);
+
+    header.fill(0);
+    header[0] = 0x45;
+    // At most IPV4_PACKET_MAX.
+    header[2..4].copy_from_slice(&(packet_len as u16).to_be_bytes());
+    header[6..8].copy_from_slice(&DONT_FRAGMENT.to_be_bytes());
+    header[8..10].copy_from_slice(&[TTL, protocol::ICMP]);
+    header[12..16].copy_from_slice(&ip.destination().octets());
+    header[16..20].copy_from_slice(&ip.source().octets());
+    let sum = !checksum::fold(checksum::sum(0, header));
+    header[10..12].copy_from_slice(&sum.to_be_bytes());
+
+    write_message(message, FRAGMENTATION_NEEDED, [0, 0, high, low], quoted, 0);
+    Some(packet_len)
+}
+
+/// Writes the IPv6 packet behind the Ethernet header; returns its length.
+fn write_v6(ip: Ipv6<'_>, mtu: u32, out: &mut [u8]) -> Option<usize> {
+    if mtu < IPV6_PACKET_MAX as u32 {
+        return None;
+    }
+    let quoted = quote(ip.bytes(), IPV6_PACKET_MAX - IPV6_HEADER_LEN);
+    let payload_len = HEADER_LEN + quoted.len();
+    let packet_len = IPV6_HEADER_LEN + payload_len;
+    let packet = &mut out[ethernet::HEADER_LEN..][..packet_len];
+    let (header, message) = packet.split_at_mut(IPV6_HEADER_LEN);
+    let (source, destination) = (ip.destination(), ip.source());
+
+    header[..4].copy_from_slice(&[0x60, 0, 0, 0]);
+    // At most IPV6_PACKET_MAX.
+    header[4..6].copy_from_slice(&(payload_len as u16).to_be_bytes());
+    header[6..8].copy_from_slice(&[protocol::ICMPV6, TTL]);
+    header[8..24].copy_from_slice(&source.octets());
+    header[24..40].copy_from_slice(&destination.octets());
+
+    let addresses: [IpAddr; 2] = [source, destination].map(Ipv6Addr::into);
+    let [source, destination] = addresses;
+    let pseudo_header =
+        checksum::pseudo_header(source, destination, protocol::ICMPV6, payload_len as u32);
+    write_message(
+        message,
+        PACKET_TOO_BIG,
+        mtu.to_be_bytes(),
+        quoted,
+        pseudo_header,
+    );
+    Some(packet_len)
+}
+
+/// As much of the packet as `room` holds beside the message's own header.
+fn quote(packet: &[u8], room: usize) -> &[u8] {
+    &packet[..packet.len().min(room - HEADER_LEN)]
+}
+
+/// `sum`: what the checksum covers besides the message.
+fn write_message(message: &mut [u8], kind: [u8; 2], rest: [u8; 4], quoted: &[u8], sum: u64) {
+    message[..2].copy_from_slice(&kind);
+    message[CHECKSUM].fill(0);
+    message[4..HEADER_LEN].copy_from_slice(&rest);
+    message[HEADER_LEN..].copy_from_slice(quoted);
+    let sum = !checksum::fold(checksum::sum(sum, message));
+    message[CHECKSUM].copy_from_slice(&sum.to_be_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use etherparse::{
+        Icmpv4Type, Icmpv6Type, NetSlice, PacketBuilder, SlicedPacket, TransportSlice,
+    };
+    use etherparse::{icmpv4, icmpv6};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MACS: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
+    const V4: [[u8; 4]; 2] = [[10, 255, 108, 184], [10, 255, 43, 6]];
+    const V6: [Ipv6Addr; 2] = [
+        Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1),
+        Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2),
+    ];
+    /// Of the fragment word in a frame.
+    const FRAGMENT: usize = 20;
+
+    fn v4(payload: usize) -> Vec<u8> {
+        let mut frame = Vec::new();
+        PacketBuilder::ethernet2(MACS[0], MACS[1])
+            .ipv4(V4[0], V4[1], 7)
+            .udp(40_000, 53)
+            .write(&mut frame, &vec![9; payload])
+            .unwrap();
+        frame[FRAGMENT] = 0x40;
+        frame
+    }
+
+    fn v6(payload: usize) -> Vec<u8> {
+        let mut frame = Vec::new();
+        PacketBuilder::ethernet2(MACS[0], MACS[1])
+            .ipv6(V6[0].octets(), V6[1].octets(), 7)
+            .udp(40_000, 53)
+            .write(&mut frame, &vec![9; payload])
+            .unwrap();
+        frame
+    }
+
+    fn told(frame: &[u8], mtu: u32) -> Option<Vec<u8>> {
+        // Not zero, so that every byte has to be written.
+        let mut out = [0xee; TOO_BIG_LEN_MAX];
+        let frame = Frame::new_checked(frame).unwrap();
+        write_too_big(frame, mtu, &mut out).map(<[u8]>::to_vec)
+    }
+
+    #[test]
+    fn ipv4_is_told_that_fragmentation_is_needed() {
+        let frame = v4(1400);
+        let message = told(&frame, 1350).unwrap();
+        assert_eq!(message[..6], MACS[0]);
+        assert_eq!(message[6..12], MACS[1]);
+        assert_eq!(message.len(), 14 + 576);
+        let packet = SlicedPacket::from_ethernet(&message).unwrap();
+        let Some(NetSlice::Ipv4(ip)) = packet.net else {
+            panic!("no IPv4");
+        };
+        let header = ip.header();
+        assert_eq!((header.source(), header.destination()), (V4[1], V4[0]));
+        assert_eq!(
+            header.to_header().calc_header_checksum(),
+            header.header_checksum()
+        );
+        let Some(TransportSlice::Icmpv4(icmp)) = packet.transport else {
+            panic!("no ICMP");
+        };
+        let next_hop_mtu = 1350;
+        let expected = icmpv4::DestUnreachableHeader::FragmentationNeeded { next_hop_mtu };
+        assert_eq!(
+            icmp.icmp_type(),
+            Icmpv4Type::DestinationUnreachable(expected)
+        );
+        assert_eq!(checksum::fold(checksum::sum(0, icmp.slice())), 0xffff);
+        assert_eq!(icmp.payload(), &frame[14..][..548]);
+    }
+
+    #[test]
+    fn ipv6_is_told_that_the_packet_is_too_big() {
+        let frame = v6(1400);
+        let message = told(&frame, 1350).unwrap();
+        assert_eq!(message.len(), 14 + 1280);
+        let packet = SlicedPacket::from_ethernet(&message).unwrap();
+        let Some(TransportSlice::Icmpv6(icmp)) = packet.transport else {
+            panic!("no ICMPv6");
+        };
+        assert_eq!(icmp.icmp_type(), Icmpv6Type::PacketTooBig { mtu: 1350 });
+        assert!(icmp.is_checksum_valid(V6[1].octets(), V6[0].octets()));
+        assert_eq!(icmp.payload(), &frame[14..][..1232]);
+        assert_eq!(message[22..38], V6[1].octets());
+        assert_eq!(message[38..54], V6[0].octets());
+    }
+
+    #[test]
+    fn short_packets_are_quoted_whole() {
+        for (frame, headers) in [(v4(100), 28), (v6(100), 48)] {
+            let message = told(&frame, 1280).unwrap();
+            assert_eq!(message[14 + headers..], frame[14..]);
+        }
+    }
+
+    #[test]
+    fn an_mtu_that_every_host_takes_anyway_is_not_told() {
+        assert!(told(&v4(1400), 576).is_some() && told(&v4(1400), 575).is_none());
+        assert!(told(&v6(1400), 1280).is_some() && told(&v6(1400), 1279).is_none());
+    }
+
+    #[test]
+    fn ipv4_without_df_and_fragments_are_not_told() {
+        for word in [0x0000_u16, 0x6000, 0x4001] {
+            let mut frame = v4(1400);
+            frame[FRAGMENT..][..2].copy_from_slice(&word.to_be_bytes());
+            assert_eq!(told(&frame, 1350), None, "{word:#06x}");
+        }
+    }
+
+    #[test]
+    fn ipv6_first_fragments_are_told_and_later_ones_not() {
+        for (offset, is_told) in [(1_u16, true), (8, false)] {
+            let mut frame = v6(1400);
+            frame[20] = IPV6_FRAGMENT;
+            frame[54..62].copy_from_slice(&[17, 0, 0, 0, 0, 0, 0, 5]);
+            frame[56..58].copy_from_slice(&offset.to_be_bytes());
+            assert_eq!(told(&frame, 1350).is_some(), is_told, "{offset}");
+        }
+    }
+
+    #[test]
+    fn errors_are_not_answered_and_pings_are() {
+        let unreachable = icmpv4::DestUnreachableHeader::Host;
+        let echo = etherparse::IcmpEchoHeader { id: 1, seq: 1 };
+        for (kind, is_told) in [
+            (Icmpv4Type::EchoRequest(echo), true),
+            (Icmpv4Type::DestinationUnreachable(unreachable), false),
+        ] {
+            let mut frame = Vec::new();
+            PacketBuilder::ethernet2(MACS[0], MACS[1])
+                .ipv4(V4[0], V4[1], 7)
+                .icmpv4(kind)
+                .write(&mut frame, &[0; 1400])
+                .unwrap();
+            frame[FRAGMENT] = 0x40;
+            assert_eq!(told(&frame, 1350).is_some(), is_told);
+        }
+        let unreachable = icmpv6::DestUnreachableCode::Address;
+        for (kind, is_told) in [
+            (Icmpv6Type::EchoRequest(echo), true),
+            (Icmpv6Type::DestinationUnreachable(unreachable), false),
+        ] {
+            let mut frame = Vec::new();
+            PacketBuilder::ethernet2(MACS[0], MACS[1])
+                .ipv6(V6[0].octets(), V6[1].octets(), 7)
+                .icmpv6(kind)
+                .write(&mut frame, &[0; 1400])
+                .unwrap();
+            assert_eq!(told(&frame, 1350).is_some(), is_told);
+        }
+    }
+
+    #[test]
+    fn many_are_not_told_and_nobody_is_told_of_many() {
+        let mut to_all = v4(1400);
+        to_all[..6].fill(0xff);
+        let mut from_all = v4(1400);
+        from_all[26..30].fill(0xff);
+        let mut to_group = v4(1400);
+        to_group[30] = 224;
+        let mut from_none = v6(1400);
+        from_none[22..38].fill(0);
+        let mut tagged = v4(1400);
+        tagged.splice(12..12, [0x81, 0, 0, 7]);
+        for frame in [to_all, from_all, to_group, from_none, tagged] {
+            assert_eq!(told(&frame, 1350), None);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(
+            bytes in proptest::collection::vec(any::<u8>(), 14..200), ethertype in 0..3_usize, mtu: u32,
+        ) {
+            let mut frame = bytes;
+            frame[0] &= 0xfe;
+            frame[12..14].copy_from_slice(&[[8, 0], [0x86, 0xdd], [0x81, 0]][ethertype]);
+            if let Some(message) = told(&frame, mtu) {
+                let sliced = SlicedPacket::from_ethernet(&message);
+                prop_assert!(sliced.is_ok(), "{:?}", sliced);
+            }
+        }
+    }
+}
