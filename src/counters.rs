@@ -86,6 +86,15 @@ impl Counters {
     }
 }
 
+impl Counters {
+    /// Frames sent to the underlay, by all lanes.
+    #[must_use]
+    pub fn tx_packets(&self) -> u64 {
+        let shards = self.0.iter();
+        shards.map(|shard| shard.tx.packets.load(Relaxed)).sum()
+    }
+}
+
 impl Shard {
     /// `packets` frames of `bytes` bytes in all went to the underlay.
     pub fn count_tx(&self, packets: usize, bytes: usize) {

@@ -57,6 +57,8 @@ drop_reasons! {
     ForgedMark = "forged-mark",
     /// The encapsulated packet is larger than the underlay carries (EMSGSIZE).
     TooBig = "too-big",
+    /// The packet does not fit the path to its peer and must not be fragmented. Its sender is told by ICMP, as often as a bound allows.
+    PathMtu = "path-mtu",
     /// The underlay's transmit queue is full (ENOBUFS, EAGAIN).
     UnderlayBusy = "underlay-busy",
     /// The host has no route to the peer's underlay address (ENETUNREACH, EHOSTUNREACH, ENETDOWN).
@@ -72,6 +74,8 @@ drop_reasons! {
     TruncatedDatagram = "truncated-datagram",
     /// The VXLAN header's I flag is clear.
     MissingVniFlag = "missing-vni-flag",
+    /// A datagram by which a peer measures the path: nothing is lost.
+    PathProbe = "path-probe",
     /// A VNI that is not ours.
     UnknownVni = "unknown-vni",
     /// A VXLAN header bit is set that the kernel's device would refuse too.

@@ -163,6 +163,9 @@ fn encap_allocates_nothing_whatever_the_verdict() {
                     verdicts[0] += 1;
                 }
                 Egress::Reply(_) => verdicts[1] += 1,
+                other @ (Egress::TooBig(_) | Egress::Fragment { .. }) => {
+                    panic!("no path is narrow: {other:?}")
+                }
                 Egress::Drop(_) => verdicts[2] += 1,
             }
         }

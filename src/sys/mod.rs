@@ -6,6 +6,7 @@
 pub mod bpf;
 #[cfg(test)]
 pub(crate) mod bpf_machine;
+pub mod error_queue;
 pub mod ethtool;
 pub mod namespace;
 pub mod tcx;

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::address_map::AddressMap;
-use super::{Address, FdbEntry, Segmentation};
+use super::{Address, FdbEntry, PathMtu, Segmentation};
 use crate::counters::Counters;
 
 /// Another VTEP: an FDB destination, seen from the underlay. Snapshots that have it share it.
@@ -17,6 +17,8 @@ pub struct Peer {
     pub counters: Counters,
     /// Whether the host segments what goes to it.
     pub segmentation: Segmentation,
+    /// What the underlay carries to it.
+    pub path_mtu: PathMtu,
 }
 
 /// Peers by underlay address, with what is known of them, kept while snapshots come and go.
@@ -44,6 +46,7 @@ impl CounterRegistry {
                 underlay,
                 counters: Counters::new(lanes),
                 segmentation: Segmentation::default(),
+                path_mtu: PathMtu::default(),
             })
         };
         Arc::clone(self.peers.or_insert_with(underlay, make))
@@ -188,6 +191,18 @@ mod tests {
         assert_eq!(counted(&second), 1);
         peer.counters.lane(0).count_tx(1, 100);
         assert_eq!(counted(&second), 2);
+    }
+
+    #[test]
+    fn what_was_learned_of_a_path_is_known_to_the_next_table() {
+        let mut registry = CounterRegistry::new(1);
+        let first = PeerTable::from_fdb(&[entry(1, 1)], &mut registry);
+        let peer = |table: &PeerTable| Arc::clone(table.lookup(underlay(1)).unwrap());
+        peer(&first).path_mtu.set_limit(Some(1350));
+        let second = PeerTable::from_fdb(&[entry(2, 2), entry(1, 1)], &mut registry);
+        registry.retain(&second);
+        drop(first);
+        assert_eq!(peer(&second).path_mtu.limit(), Some(1350));
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! From the overlay: where a frame of the host goes.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::reply::Question;
 use super::{Outer, Reply};
 use crate::drop_reason::DropReason;
-use crate::tables::{Address, Destination, Local, MarkSource, Tables};
-use crate::wire::ethernet::{EtherType, Frame};
+use crate::tables::{Address, Destination, Local, MarkSource, Peer, Tables};
+use crate::wire::ethernet::{self, EtherType, Frame};
 use crate::wire::flow;
+use crate::wire::icmp;
 use crate::wire::ip::{Ipv4, Ipv6, Network};
 use crate::wire::vxlan::{self, Header};
 use crate::wire::{MacAddr, Mark};
@@ -19,6 +21,15 @@ pub enum Egress<'t> {
     Encap(Encap<'t>),
     /// It asked for a neighbour: this frame goes back to the host.
     Reply(Reply),
+    /// It goes to the underlay in [fragments](crate::wire::ip::Fragmenter): it does not fit the path to its peer, and is IPv4 without DF.
+    Fragment {
+        /// How each of them is encapsulated.
+        encap: Encap<'t>,
+        /// The largest packet that fits, in bytes behind the Ethernet header.
+        mtu: u32,
+    },
+    /// It goes nowhere: it does not fit the path to its peer.
+    TooBig(TooBig<'t>),
     /// It goes nowhere.
     Drop(DropReason),
 }
@@ -39,7 +50,63 @@ pub struct Encap<'t> {
     pub flow_hash: u32,
 }
 
+/// A frame that does not fit the path to its peer and must not be fragmented.
+#[derive(Debug, Clone)]
+pub struct TooBig<'t> {
+    /// Whom it was for.
+    pub peer: &'t Arc<Peer>,
+    /// The largest packet that fits, in bytes behind the Ethernet header.
+    pub mtu: u32,
+    /// Whose packets are told of together: as [`Encap::flow_hash`].
+    pub flow_hash: u32,
+}
+
+impl TooBig<'_> {
+    /// The frame that tells the sender of `frame`, the one that was judged. It goes back to the host, as often as the caller thinks fit;
+    /// `None` if nobody may be told ([`icmp::write_too_big`]).
+    #[must_use]
+    pub fn message<'a>(
+        &self,
+        frame: &[u8],
+        out: &'a mut [u8; icmp::TOO_BIG_LEN_MAX],
+    ) -> Option<&'a [u8]> {
+        icmp::write_too_big(Frame::new_checked(frame)?, self.mtu, out)
+    }
+}
+
 impl<'t> Encap<'t> {
+    /// Whether a frame of `frame_len` bytes gets to `destination`: a copy of the frame, or a segment of a super-frame.
+    #[must_use]
+    #[inline]
+    pub fn carries(&self, destination: &Destination, frame_len: usize) -> bool {
+        self.limit(destination)
+            .is_none_or(|mtu| frame_len <= ethernet::HEADER_LEN + mtu as usize)
+    }
+
+    /// The largest packet that gets to `destination` in one piece, if it must and a bound is known.
+    #[inline]
+    fn limit(&self, destination: &Destination) -> Option<u32> {
+        let must_be_whole = self.outer.df || destination.underlay.is_ipv6();
+        must_be_whole
+            .then(|| destination.peer.path_mtu.limit())
+            .flatten()
+    }
+
+    /// The bound that a frame of this length does not keep, or each segment of a super-frame, and whose it is. Copies for several are
+    /// each a matter of its own, and nobody is told of them.
+    #[inline]
+    fn exceeds(&self, frame_len: impl FnOnce() -> usize) -> Option<TooBig<'t>> {
+        let [only] = self.destinations else {
+            return None;
+        };
+        let mtu = self.limit(only)?;
+        (!self.carries(only, frame_len())).then_some(TooBig {
+            peer: &only.peer,
+            mtu,
+            flow_hash: self.flow_hash,
+        })
+    }
+
     /// The destinations in the order in which the kernel's device sends its copies: the first one's goes last (`vxlan_xmit`).
     pub fn copies(&self) -> impl Iterator<Item = &'t Destination> + use<'t> {
         let (first, others) = self.destinations.split_at(self.destinations.len().min(1));
@@ -65,12 +132,51 @@ impl<'t> Encap<'t> {
 #[must_use]
 pub fn egress<'t>(tables: &'t Tables, bytes: &[u8], mark: Mark) -> Egress<'t> {
     match judge(tables, bytes, mark) {
-        Ok(egress) => egress,
+        Ok(Judged::Encap(encap)) => match encap.exceeds(|| bytes.len()) {
+            None => Egress::Encap(encap),
+            Some(too_big) if may_be_fragmented(bytes) => Egress::Fragment {
+                encap,
+                mtu: too_big.mtu,
+            },
+            Some(too_big) => Egress::TooBig(too_big),
+        },
+        Ok(Judged::Reply(reply)) => Egress::Reply(reply),
         Err(reason) => Egress::Drop(reason),
     }
 }
 
-fn judge<'t>(tables: &'t Tables, bytes: &[u8], mark: Mark) -> Result<Egress<'t>, DropReason> {
+/// The verdict on a super-frame, once for all its segments. `segment_len` gives the bytes of the largest of them, headers included; it is
+/// asked only where that matters. Segments are not fragmented, DF or not: who sends super-frames sets it.
+#[must_use]
+pub fn egress_super_frame<'t>(
+    tables: &'t Tables,
+    bytes: &[u8],
+    mark: Mark,
+    segment_len: impl FnOnce() -> usize,
+) -> Egress<'t> {
+    match judge(tables, bytes, mark) {
+        Ok(Judged::Encap(encap)) => match encap.exceeds(segment_len) {
+            None => Egress::Encap(encap),
+            Some(too_big) => Egress::TooBig(too_big),
+        },
+        Ok(Judged::Reply(reply)) => Egress::Reply(reply),
+        Err(reason) => Egress::Drop(reason),
+    }
+}
+
+/// Whether the packet itself, behind no VLAN tag, is IPv4 without DF.
+fn may_be_fragmented(bytes: &[u8]) -> bool {
+    let network = Frame::new_checked(bytes).map(Network::parse);
+    matches!(network, Some(Ok(Network::V4(ip))) if !ip.dont_fragment())
+}
+
+/// What can be said without the length.
+enum Judged<'t> {
+    Encap(Encap<'t>),
+    Reply(Reply),
+}
+
+fn judge<'t>(tables: &'t Tables, bytes: &[u8], mark: Mark) -> Result<Judged<'t>, DropReason> {
     let frame = Frame::new_checked(bytes).ok_or(DropReason::ShortFrame)?;
     // The families part here and not after `Network::parse`: a `Network` that may be either is written to the stack and read back.
     match frame.ethertype() {
@@ -100,18 +206,18 @@ fn judge_packet<'t, A: Address>(
     network: Network<'_>,
     ends: Option<(A, A)>,
     mark: Mark,
-) -> Result<Egress<'t>, DropReason> {
+) -> Result<Judged<'t>, DropReason> {
     let mac = frame.destination();
     let (destination_mac, destinations) = if mac == tables.local.mac && tables.local.routing {
         let Some((_, destination)) = ends else {
             let reply = answer(tables, frame)?.ok_or(DropReason::NotRoutable)?;
-            return Ok(Egress::Reply(reply));
+            return Ok(Judged::Reply(reply));
         };
         let (mac, destinations) = route(tables, destination)?;
         (Some(mac), destinations)
     } else if mac.is_multicast() {
         match answer(tables, frame)? {
-            Some(reply) => return Ok(Egress::Reply(reply)),
+            Some(reply) => return Ok(Judged::Reply(reply)),
             None => (None, flood(tables, mac)?),
         }
     } else {
@@ -119,7 +225,7 @@ fn judge_packet<'t, A: Address>(
     };
     let source = ends.map(|(source, _)| source);
     check_source(&tables.local, source)?;
-    Ok(Egress::Encap(Encap {
+    Ok(Judged::Encap(Encap {
         destinations,
         destination_mac,
         mark: sent_mark(tables, mark, source),
@@ -490,6 +596,116 @@ mod tests {
             frame.truncate(14 + tags.len() - 2);
             assert_eq!(encap(&tables, &frame).outer.tos, 0);
         }
+    }
+
+    fn with_df(df: crate::tables::Df) -> Tables {
+        let outer = OuterRules {
+            df,
+            ..OuterRules::default()
+        };
+        compile(Local { outer, ..local() }, &spec())
+    }
+
+    /// What the host sends, DF set, in a frame of `len` bytes.
+    fn frame_of(len: usize) -> Vec<u8> {
+        let mut frame = from_host(0);
+        frame.resize(len, 0);
+        frame[20] = 0x40;
+        frame
+    }
+
+    fn limit(tables: &Tables, mtu: u32) {
+        let peer = tables.peers.lookup(PEER_UNDERLAY).unwrap();
+        peer.path_mtu.set_limit(Some(mtu));
+    }
+
+    #[test]
+    fn what_does_not_fit_the_path_is_too_big_and_its_sender_can_be_told() {
+        let tables = with_df(crate::tables::Df::Inherit);
+        let (fits, too_big) = (frame_of(14 + 1000), frame_of(14 + 1001));
+        encap(&tables, &too_big);
+        limit(&tables, 1000);
+        encap(&tables, &fits);
+        let Egress::TooBig(verdict) = egress(&tables, &too_big, Mark(0)) else {
+            panic!("it fits");
+        };
+        assert_eq!((verdict.peer.underlay, verdict.mtu), (PEER_UNDERLAY, 1000));
+        let mut out = [0; icmp::TOO_BIG_LEN_MAX];
+        let message = verdict.message(&too_big, &mut out).unwrap();
+        assert_eq!(message[..6], OWN_MAC.octets());
+        assert_eq!(message[26..30], PEER_CONTAINER.octets());
+        assert_eq!(message[30..34], OWN_CONTAINER.octets());
+        assert_eq!(message[34..36], [3, 4]);
+        assert_eq!(message[40..42], [0x03, 0xe8]);
+    }
+
+    #[test]
+    fn what_may_be_fragmented_on_its_way_fits_every_path() {
+        let tables = with_df(crate::tables::Df::Unset);
+        limit(&tables, 1000);
+        encap(&tables, &frame_of(1500));
+        let tables = with_df(crate::tables::Df::Inherit);
+        limit(&tables, 1000);
+        let mut frame = frame_of(1500);
+        frame[20] = 0;
+        encap(&tables, &frame);
+        let mut tagged = frame_of(1500);
+        tagged.splice(..12, [PEER_MAC.octets(), OWN_MAC.octets()].concat());
+        tagged.splice(12..12, [0x81, 0, 0, 5]);
+        encap(&tables, &tagged);
+    }
+
+    #[test]
+    fn over_ipv6_everything_must_fit_the_path() {
+        let underlay: IpAddr = "2001:db8::2".parse().unwrap();
+        let mut spec = spec();
+        spec.fdb = vec![fdb_entry(PEER_MAC, underlay)];
+        let tables = compile(local(), &spec);
+        let peer = tables.peers.lookup(underlay).unwrap();
+        peer.path_mtu.set_limit(Some(1210));
+        let mut frame = frame_of(14 + 1211);
+        assert!(matches!(
+            egress(&tables, &frame, Mark(0)),
+            Egress::TooBig(_)
+        ));
+        frame[20] = 0;
+        let judged = egress(&tables, &frame, Mark(0));
+        assert!(matches!(judged, Egress::Fragment { mtu: 1210, .. }));
+        frame.pop();
+        encap(&tables, &frame);
+    }
+
+    #[test]
+    fn of_a_super_frame_the_segments_must_fit() {
+        let tables = with_df(crate::tables::Df::Set);
+        let frame = frame_of(20_000);
+        let untouched =
+            egress_super_frame(&tables, &frame, Mark(0), || panic!("no bound is known"));
+        assert!(matches!(untouched, Egress::Encap(_)));
+        limit(&tables, 1000);
+        let judged = |len| egress_super_frame(&tables, &frame, Mark(0), || len);
+        assert!(matches!(judged(1014), Egress::Encap(_)));
+        assert!(matches!(judged(1015), Egress::TooBig(_)));
+    }
+
+    #[test]
+    fn of_several_copies_each_has_a_path_of_its_own() {
+        let other: IpAddr = Ipv4Addr::new(10, 0, 16, 15).into();
+        let mut spec = spec();
+        for underlay in [PEER_UNDERLAY, other] {
+            spec.fdb.push(fdb_entry(MacAddr::BROADCAST, underlay));
+        }
+        let outer = OuterRules {
+            df: crate::tables::Df::Set,
+            ..OuterRules::default()
+        };
+        let tables = compile(Local { outer, ..local() }, &spec);
+        limit(&tables, 1000);
+        let mut frame = frame_of(1500);
+        frame[..6].fill(0xff);
+        let encap = encap(&tables, &frame);
+        let carried: Vec<_> = encap.copies().map(|to| encap.carries(to, 1500)).collect();
+        assert_eq!(carried, [true, false]);
     }
 
     #[test]

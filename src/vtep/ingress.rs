@@ -104,6 +104,9 @@ fn judge<'t>(
 
 /// I flag, then VNI, then the reserved bits: the kernel's order.
 fn check_header(local: &Local, bytes: &[u8; vxlan::HEADER_LEN]) -> Result<Header, DropReason> {
+    if *bytes == vxlan::PROBE_HEADER {
+        return Err(DropReason::PathProbe);
+    }
     if Header::parse_vni(bytes)? != local.vni {
         return Err(DropReason::UnknownVni);
     }
@@ -217,13 +220,14 @@ mod tests {
     #[test]
     fn checks_headers_in_the_kernels_order() {
         let tables = tables();
-        let cases: [(&[u8], DropReason); 6] = [
+        let cases: [(&[u8], DropReason); 7] = [
             (&[], DropReason::ShortDatagram),
             (&HEADER[..7], DropReason::ShortDatagram),
             (
                 &[0xf7, 0xff, 0xff, 0xff, 0, 0, 1, 0],
                 DropReason::MissingVniFlag,
             ),
+            (&vxlan::PROBE_HEADER, DropReason::PathProbe),
             (&[0x0c, 0, 0, 0, 0, 0, 2, 1], DropReason::UnknownVni),
             (&[0x0c, 0, 0, 0, 0, 0, 1, 0], DropReason::ReservedBits),
             (

@@ -13,7 +13,7 @@ mod ingress;
 mod outer;
 mod reply;
 
-pub use egress::{Egress, Encap, egress};
+pub use egress::{Egress, Encap, TooBig, egress, egress_super_frame};
 pub use ingress::{Deliver, Ingress, Received, ingress};
 pub use outer::Outer;
 pub use reply::Reply;

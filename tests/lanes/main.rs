@@ -4,4 +4,5 @@ mod cell;
 mod faults;
 mod lanes;
 mod marks;
+mod path_mtu;
 mod runs;

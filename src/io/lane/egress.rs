@@ -3,6 +3,7 @@
 use std::io::IoSlice;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 use arrayvec::ArrayVec;
 
@@ -11,15 +12,20 @@ use super::sender::{Hop, Sender};
 use super::{BATCH, LaneError, Patience, Progress, Scope};
 use crate::drop_reason::DropReason;
 use crate::io::arena::{Arena, Packet};
+use crate::io::limiter::Limiter;
 use crate::io::{Fault, Run, Tap, Underlay};
 use crate::offload::{self, HEADER_LEN_MAX, Segmenter};
 use crate::tables::Peer;
-use crate::vtep::{self, Egress as Verdict, Encap, Reply};
+use crate::vtep::{self, Egress as Verdict, Encap, Reply, TooBig};
+use crate::wire::ethernet::Frame;
+use crate::wire::ip::{FRAGMENT_HEADER_LEN_MAX, Fragmenter};
 use crate::wire::vnet::{self, GsoType, VnetHeader};
-use crate::wire::{Mark, ethernet, mark_tag, vxlan};
+use crate::wire::{Mark, ethernet, icmp, mark_tag, vxlan};
 
 /// Headers of one segment, the VXLAN header first.
 const SLOT_BYTES: usize = vxlan::HEADER_LEN + HEADER_LEN_MAX;
+
+const _: () = assert!(FRAGMENT_HEADER_LEN_MAX <= HEADER_LEN_MAX);
 
 /// Room for the headers of a run's segments.
 type Slots = [[u8; SLOT_BYTES]; RUN_MAX];
@@ -30,6 +36,14 @@ pub(super) struct Egress {
     arena: Arena,
     slots: Box<Slots>,
     patience: Patience,
+    told: Told,
+}
+
+/// How senders are told that their packets do not fit.
+#[derive(Debug)]
+struct Told {
+    limiter: Limiter,
+    message: Box<[u8; icmp::TOO_BIG_LEN_MAX]>,
 }
 
 impl Default for Egress {
@@ -38,6 +52,10 @@ impl Default for Egress {
             arena: Arena::default(),
             slots: Box::new([[0; SLOT_BYTES]; RUN_MAX]),
             patience: Patience::default(),
+            told: Told {
+                limiter: Limiter::default(),
+                message: Box::new([0; icmp::TOO_BIG_LEN_MAX]),
+            },
         }
     }
 }
@@ -54,6 +72,7 @@ impl Egress {
         let mut batch = Batch {
             arena: &mut self.arena,
             slots: &mut self.slots,
+            told: &mut self.told,
             outbox: Outbox::default(),
             sender,
         };
@@ -76,6 +95,7 @@ impl Egress {
                 let mut batch = Batch {
                     arena: &mut self.arena,
                     slots: &mut self.slots,
+                    told: &mut self.told,
                     outbox: Outbox::default(),
                     sender: Sender { underlay, scope },
                 };
@@ -85,6 +105,10 @@ impl Egress {
                 batch.finish();
             }
             Verdict::Reply(_) => scope.count_drop(peer, DropReason::NoFdbEntry),
+            // No path is narrow enough for that.
+            Verdict::TooBig(_) | Verdict::Fragment { .. } => {
+                scope.count_drop(peer, DropReason::PathMtu);
+            }
             Verdict::Drop(reason) => scope.count_drop(peer, reason),
         }
     }
@@ -94,6 +118,7 @@ impl Egress {
 struct Batch<'a, 't, U> {
     arena: &'a mut Arena,
     slots: &'a mut Slots,
+    told: &'a mut Told,
     outbox: Outbox<'t>,
     sender: Sender<'a, 't, U>,
 }
@@ -137,9 +162,17 @@ impl<'t, U: Underlay> Batch<'_, 't, U> {
             Ok(mark) => mark,
             Err(reason) => return scope.shard().count_drop(reason),
         };
-        match vtep::egress(scope.tables, self.arena.frame(packet), mark) {
+        let frame = self.arena.frame(packet);
+        let verdict = if header.gso_type == GsoType::None {
+            vtep::egress(scope.tables, frame, mark)
+        } else {
+            vtep::egress_super_frame(scope.tables, frame, mark, || segment_len(frame, &header))
+        };
+        match verdict {
             Verdict::Encap(encap) => self.encap(packet, &encap, &header),
             Verdict::Reply(reply) => reply_to_host(&reply, tap, scope),
+            Verdict::Fragment { encap, mtu } => self.fragment(packet, &encap, mtu),
+            Verdict::TooBig(too_big) => self.too_big(packet, &too_big, tap),
             Verdict::Drop(reason) => scope.shard().count_drop(reason),
         }
     }
@@ -156,6 +189,50 @@ impl<'t, U: Underlay> Batch<'_, 't, U> {
                 let is_heard = scope.mark_tags.are_on();
                 Ok(if is_heard { mark } else { Mark::NONE })
             }
+        }
+    }
+
+    /// Sends it in fragments that fit, as the router that we are to the host would (RFC 791 section 3.2).
+    fn fragment(&mut self, packet: Packet, encap: &Encap<'t>, mtu: u32) {
+        if let Some(mac) = encap.destination_mac {
+            ethernet::write_destination(self.arena.frame_mut(packet), mac);
+        }
+        let frame = self.arena.frame(packet);
+        for destination in encap.copies() {
+            let Some(fragmenter) = Fragmenter::new(frame, mtu) else {
+                let peer = Some(&destination.peer);
+                self.sender.scope.count_drop(peer, DropReason::PathMtu);
+                continue;
+            };
+            let hop = self.sender.hop(destination, encap);
+            self.outbox.flush_beside(&hop, self.arena, &mut self.sender);
+            let header = encap.header(destination);
+            for index in 0..fragmenter.count() {
+                let (vxlan_room, headers) = self.slots[0].split_at_mut(vxlan::HEADER_LEN);
+                vxlan_room.copy_from_slice(&header);
+                let payload = fragmenter.emit(index, headers);
+                let headers_len = vxlan::HEADER_LEN + fragmenter.header_len();
+                let slices = [
+                    IoSlice::new(&self.slots[0][..headers_len]),
+                    IoSlice::new(&frame[payload]),
+                ];
+                self.sender.send(Run::new(&slices, 2), &hop);
+            }
+        }
+    }
+
+    /// Counts it, and tells its sender if it may be told once more.
+    fn too_big(&mut self, packet: Packet, too_big: &TooBig<'_>, tap: &mut impl Tap) {
+        let scope = self.sender.scope;
+        scope.count_drop(Some(too_big.peer), DropReason::PathMtu);
+        if !(self.told.limiter).allow(too_big.flow_hash, Instant::now()) {
+            return;
+        }
+        let frame = self.arena.frame(packet);
+        if let Some(message) = too_big.message(frame, &mut self.told.message) {
+            let header = [0; vnet::HEADER_LEN];
+            // What the TAP does not take is said again: the packet comes again.
+            let _ = tap.send(&[IoSlice::new(&header), IoSlice::new(message)]);
         }
     }
 
@@ -185,7 +262,11 @@ impl<'t, U: Underlay> Batch<'_, 't, U> {
             return self.outbox.push(packet, hop, self.arena, &mut self.sender);
         }
         self.outbox.flush(self.arena, &mut self.sender);
+        let frame_len = self.arena.frame(packet).len();
         for destination in encap.copies() {
+            if !self.sender.carries(encap, destination, frame_len) {
+                continue;
+            }
             let hop = self.sender.hop(destination, encap);
             let header = encap.header(destination);
             self.arena.set_vxlan_header(packet, &header);
@@ -200,6 +281,9 @@ impl<'t, U: Underlay> Batch<'_, 't, U> {
             return shard.count_drop(DropReason::BadVnetHeader);
         };
         for destination in encap.copies() {
+            if !(self.sender).carries(encap, destination, segmenter.segment_len()) {
+                continue;
+            }
             let hop = self.sender.hop(destination, encap);
             self.outbox.flush_beside(&hop, self.arena, &mut self.sender);
             let cut = Cut {
@@ -212,6 +296,11 @@ impl<'t, U: Underlay> Batch<'_, 't, U> {
             }
         }
     }
+}
+
+/// Bytes of the largest segment; of what cannot be cut, which is dropped as that later on, nothing.
+fn segment_len(frame: &[u8], header: &VnetHeader) -> usize {
+    Segmenter::new(frame, header).map_or(0, |segmenter| segmenter.segment_len())
 }
 
 fn reply_to_host(reply: &Reply, tap: &mut impl Tap, scope: &Scope<'_>) {

@@ -47,6 +47,21 @@ impl<U: Underlay> Sender<'_, '_, U> {
         }
     }
 
+    /// Whether a frame of this length gets to `destination`; one that does not is counted.
+    pub(super) fn carries(
+        &self,
+        encap: &Encap<'_>,
+        destination: &Destination,
+        frame_len: usize,
+    ) -> bool {
+        let is_carried = encap.carries(destination, frame_len);
+        if !is_carried {
+            let peer = Some(&destination.peer);
+            self.scope.count_drop(peer, DropReason::PathMtu);
+        }
+        is_carried
+    }
+
     /// Sends a run: whole where the host cuts it, else one by one. Every datagram is counted once, as sent or as dropped.
     pub(super) fn send(&mut self, run: Run<'_>, hop: &Hop<'_>) {
         let segmentation = &hop.destination.peer.segmentation;
@@ -92,6 +107,10 @@ impl<U: Underlay> Sender<'_, '_, U> {
         for _ in 0..SEND_TRIES {
             let sent = self.underlay.send(&transmit);
             outcome = sent.map_err(|error| Fault::of_send(&error, run.count() > 1));
+            if outcome == Err(Fault::Packet(DropReason::TooBig)) {
+                let path_mtu = &hop.destination.peer.path_mtu;
+                path_mtu.note_refused();
+            }
             if outcome != Err(Fault::Passing) {
                 break;
             }
