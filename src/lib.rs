@@ -11,7 +11,7 @@
 //! | module | holds | never |
 //! |---|---|---|
 //! | [`error`] | what a failed set-up step says: operation, object, cause, mend | is on the packet path |
-//! | [`wire`] | codecs: VXLAN-GBP, virtio_net_hdr, Ethernet, IP, ARP, neighbour discovery, checksums | allocates, does I/O |
+//! | [`wire`] | codecs: VXLAN-GBP, virtio_net_hdr, Ethernet, IP and its fragments, ARP, neighbour discovery, "too big", checksums | allocates, does I/O |
 //! | [`counters`], [`drop_reason`] | what data tells control: packets, bytes, and the one reason of every drop | locks |
 //! | [`tables`] | routes, neighbours, FDB, groups, peers; [`Tables`](tables::Tables), the immutable snapshot of all | locks on look-up |
 //! | [`vtep`] | the core: a frame and a `Tables` in, a verdict out | reads a clock, opens a descriptor, allocates per packet |
@@ -22,7 +22,7 @@
 //! | [`io`] | TAP queue, UDP sockets, the [`Lane`](io::Lane) that joins them to the core, an in-memory twin of each device | decides policy |
 //! | [`netlink`] | links, veth pairs, addresses, routes, neighbours, namespaces, the tc programs that carry marks | sees packets |
 //! | [`control`] | configuration, the directory of entries, the Unix-socket API, state on disk | is on the packet path |
-//! | [`daemon`] | set-up, the threads, repair, the way out | |
+//! | [`daemon`] | set-up, the threads, repair, what the peers' paths carry, the way out | |
 //! | [`cli`] | arguments, iproute2-style and JSON printing, the demo | |
 //!
 //! # One packet's walk
@@ -46,8 +46,9 @@
 //! # The calling contract
 //!
 //! Control to data is one `Arc<Tables>` swapped whole: a change is seen entirely or not at all, and a lane loads it once per batch. Data
-//! to control is [`counters`], one set per lane, summed by the reader. Nothing else crosses. Lanes share nothing they write, and nothing's
-//! correctness depends on which lane a packet is on.
+//! to control is [`counters`], one set per lane, summed by the reader. Beside them stands, for each peer, what its path carries
+//! ([`tables::PathMtu`]): lanes leave word there of what the host refused, control finds out and writes a bound. Nothing else crosses.
+//! Lanes share nothing else they write, and nothing's correctness depends on which lane a packet is on.
 //!
 //! The core needs no root, no clock and no threads: build a [`Tables`](tables::Tables), call [`vtep::egress`] or [`vtep::ingress`] with
 //! any bytes, read the verdict. `examples/embed.rs` sends a packet from one cell to another; here nobody is known yet, so a frame for the

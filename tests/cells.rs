@@ -15,6 +15,7 @@ mod cells {
     pub(crate) mod marks;
     pub(crate) mod offload;
     pub(crate) mod overlay_v6;
+    pub(crate) mod path_mtu;
     pub(crate) mod readme;
     pub(crate) mod reconfigure;
     pub(crate) mod repair;
@@ -82,6 +83,7 @@ fn main() -> ExitCode {
         cells::kernel_peer::cases(),
         cells::stepdown::cases(),
         cells::overlay_v6::cases(),
+        cells::path_mtu::cases(),
         cells::tables::cases(),
         cells::containers::cases(),
         cells::readme::cases(),

@@ -113,7 +113,7 @@ fn outer_fields(vxlan: &VxlanInfo) -> String {
     words
 }
 
-/// One line a peer, the words in the order in which `peer add` takes them.
+/// One line a peer, the words in the order in which `peer add` takes them; at the end the MTU, where a path carries less than the device.
 #[must_use]
 pub fn peers(rows: &[PeerRow]) -> String {
     let cells = rows.iter().map(|row| {
@@ -123,9 +123,10 @@ pub fn peers(rows: &[PeerRow]) -> String {
             format!("underlay {}", row.underlay),
             format!("mac {}", row.mac),
             row.origin.to_string(),
+            row.mtu.map_or_else(String::new, |mtu| format!("mtu {mtu}")),
         ]
     });
-    columns(&cells.collect::<Vec<_>>(), [Align::Left; 4])
+    columns(&cells.collect::<Vec<_>>(), [Align::Left; 5])
 }
 
 /// One line a group, the words in the order in which `group add` takes them.
@@ -393,12 +394,12 @@ mod tests {
     fn peers_and_groups_are_aligned() {
         let rows = [
             json!({"subnets": ["10.255.43.0/24"], "underlay": "10.0.16.14", "mac": "ee:ee:0a:ff:2b:00", "origin": "config"}),
-            json!({"subnets": ["10.255.4.0/24"], "underlay": "10.0.16.5", "mac": "ee:ee:0a:ff:04:00", "origin": "live"}),
+            json!({"subnets": ["10.255.4.0/24"], "underlay": "10.0.16.5", "mac": "ee:ee:0a:ff:04:00", "origin": "live", "mtu": 1350}),
         ];
         assert_eq!(
             peers(&rows.map(row)),
             "10.255.43.0/24  underlay 10.0.16.14  mac ee:ee:0a:ff:2b:00  config
-10.255.4.0/24   underlay 10.0.16.5   mac ee:ee:0a:ff:04:00  live\n"
+10.255.4.0/24   underlay 10.0.16.5   mac ee:ee:0a:ff:04:00  live    mtu 1350\n"
         );
         let rows = [json!({"address": "10.255.108.184", "id": 3, "origin": "config"})];
         assert_eq!(

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::config::VtepConfig;
 use super::directory::Held;
 use super::{Entry, LinkFacts, MarksFact, Origin, PeerSpec};
-use crate::tables::{Df, OuterField};
+use crate::tables::{Df, OuterField, Tables};
 use crate::wire::{GroupId, MacAddr, Vni};
 
 /// A route, as `ip -j route show`.
@@ -84,6 +84,9 @@ pub struct PeerRow {
     pub underlay: IpAddr,
     /// The VTEP's MAC.
     pub mac: MacAddr,
+    /// The largest packet that reaches it, where the path carries less than the device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
     /// Where it came from.
     pub origin: Origin,
 }
@@ -285,7 +288,7 @@ impl FdbRow {
 }
 
 impl PeerRow {
-    pub(super) fn new(held: &Held) -> Option<Self> {
+    pub(super) fn new(held: &Held, tables: &Tables) -> Option<Self> {
         let Entry::Peer(PeerSpec {
             subnets,
             underlay,
@@ -298,6 +301,10 @@ impl PeerRow {
             subnets: subnets.clone(),
             underlay: *underlay,
             mac: *mac,
+            mtu: tables
+                .peers
+                .lookup(*underlay)
+                .and_then(|peer| peer.path_mtu.limit()),
             origin: held.owner.origin(),
         })
     }

@@ -129,7 +129,13 @@ impl Control {
                 Reply::Neighbors(rows.filter_map(|held| NeighRow::new(held, vtep)).collect())
             }
             Show::Fdb(_) => Reply::Fdb(rows.filter_map(|held| FdbRow::new(held, vtep)).collect()),
-            Show::Peer(_) => Reply::Peers(rows.filter_map(PeerRow::new).collect()),
+            Show::Peer(_) => {
+                let tables = self.tables.load();
+                Reply::Peers(
+                    rows.filter_map(|held| PeerRow::new(held, &tables))
+                        .collect(),
+                )
+            }
             Show::Group(_) => Reply::Groups(rows.filter_map(GroupRow::new).collect()),
         }
     }
@@ -357,6 +363,22 @@ mod tests {
         assert!(destination(&before, "10.255.44.7").is_none());
         let after = destination(&control.tables().load(), "10.255.44.7").expect("routed");
         assert_eq!(after.underlay.to_string(), "10.0.16.15:4789");
+    }
+
+    #[test]
+    fn a_peer_shows_what_its_path_carries_while_that_is_less() {
+        let (_directory, control) = start();
+        let shown = || match control.show(&Show::Peer(None)) {
+            Reply::Peers(rows) => rows[0].mtu,
+            other => panic!("{other:?}"),
+        };
+        let tables = control.tables().load_full();
+        let peer = tables.peers.lookup(ip("10.0.16.14")).expect("configured");
+        assert_eq!(shown(), None);
+        peer.path_mtu.set_limit(Some(1350));
+        assert_eq!(shown(), Some(1350));
+        peer.path_mtu.set_limit(None);
+        assert_eq!(shown(), None);
     }
 
     #[test]

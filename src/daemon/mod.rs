@@ -11,6 +11,8 @@ mod link_facts;
 mod lock;
 mod marks;
 pub(crate) mod offload;
+mod path_watch;
+mod paths;
 pub(crate) mod port_holder;
 mod repair;
 pub(crate) mod setup;
@@ -32,6 +34,7 @@ use crate::netlink::{Device, DeviceError, Netlink, Underlay, underlay};
 use events::{Event, SignalThread, WatchThread};
 use lock::Lock;
 use marks::Marks;
+use path_watch::PathWatch;
 use repair::Schedule;
 use workers::Workers;
 
@@ -128,6 +131,7 @@ struct Daemon {
     _server: Server,
     _watch: WatchThread,
     _signals: SignalThread,
+    _paths: Option<PathWatch>,
     _workers: Workers,
     device: OwnedDevice,
     marks: Marks,

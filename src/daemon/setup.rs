@@ -12,6 +12,7 @@ use super::events::{Event, SignalThread, WatchThread, channel};
 use super::link_facts::Features;
 use super::lock::Lock;
 use super::marks::Marks;
+use super::path_watch::PathWatch;
 use super::port_holder::Host;
 use super::workers::Workers;
 use super::{Daemon, DaemonError, OwnedDevice, limits, link_facts, offload};
@@ -73,6 +74,7 @@ pub(super) fn start(
         offloads,
         mark_tags: Arc::clone(marks.tags()),
     };
+    let paths = PathWatch::start(vtep, mtu_bytes, control.tables())?;
     let workers = start_lanes(vtep, &queues, &ports, &control, &options, &sender)?;
     device.keep = vtep.persist;
     Ok(Daemon {
@@ -80,6 +82,7 @@ pub(super) fn start(
         _server: server,
         _watch: watch,
         _signals: signals,
+        _paths: paths,
         _workers: workers,
         device,
         marks,

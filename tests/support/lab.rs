@@ -1,6 +1,6 @@
 //! A lab: an underlay with cells on it, built from a plan.
 
-use super::{Cell, Result, SITES, Underlay, underlay::DEFAULT_MTU};
+use super::{Cell, Namespace, Result, SITES, Underlay, underlay::DEFAULT_MTU};
 
 /// What a cell's VTEP is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +19,7 @@ pub(crate) struct Plan {
     pub(super) lanes: usize,
     pub(super) mtu: u32,
     pub(super) offloads: bool,
+    pub(super) routed: bool,
     pub(super) cold: bool,
     pub(super) group: Option<u16>,
     pub(super) marks: &'static str,
@@ -39,6 +40,7 @@ impl Plan {
             lanes: 1,
             mtu: DEFAULT_MTU,
             offloads: true,
+            routed: false,
             cold: false,
             group: None,
             marks: "table",
@@ -65,6 +67,12 @@ impl Plan {
     /// The underlay carries MTU-sized packets with full checksums, as a wire does.
     pub(crate) fn without_offloads(mut self) -> Self {
         self.offloads = false;
+        self
+    }
+
+    /// A router stands between the cells, each on a link of its own.
+    pub(crate) fn routed(mut self) -> Self {
+        self.routed = true;
         self
     }
 
@@ -136,21 +144,27 @@ impl Plan {
 pub(crate) struct Lab {
     /// In the order of the plan.
     pub(crate) cells: Vec<Cell>,
-    _underlay: Underlay,
+    underlay: Underlay,
 }
 
 impl Lab {
     /// Builds what `plan` says.
     pub(crate) fn new(plan: &Plan) -> Result<Self> {
-        let underlay = Underlay::new(plan.kinds.len(), plan.mtu, plan.offloads)?;
+        let underlay = Underlay::new(plan)?;
         let cells = underlay.hosts.iter().enumerate();
         let cells = cells
             .map(|(i, host)| Cell::new(host, i, plan))
             .collect::<Result<_>>()?;
-        Ok(Self {
-            cells,
-            _underlay: underlay,
-        })
+        Ok(Self { cells, underlay })
+    }
+
+    /// The router between the cells, where the plan wants one.
+    pub(crate) fn router(&self) -> Result<&Namespace> {
+        Ok(self
+            .underlay
+            .router
+            .as_ref()
+            .ok_or("this lab has no router")?)
     }
 
     /// What a person wants to see when a test failed.

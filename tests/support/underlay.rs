@@ -1,11 +1,11 @@
-//! The network between the cells: one bridge, and a host namespace with an `eth0` for each cell.
+//! The network between the cells: a host namespace with an `eth0` for each cell, all on one bridge, or each on a link to one router.
 
 use std::fmt::Write;
 use std::fs;
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use super::{Namespace, Result, SITES, Wait, wait_until};
+use super::{Namespace, Plan, Result, SITES, Site, Wait, wait_until};
 
 /// Bytes an underlay carries unless a plan says otherwise.
 pub(crate) const DEFAULT_MTU: u32 = 1500;
@@ -14,14 +14,20 @@ pub(crate) const DEFAULT_MTU: u32 = 1500;
 pub(crate) struct Underlay {
     /// One namespace a cell, in the order of [`SITES`].
     pub(crate) hosts: Vec<Arc<Namespace>>,
+    /// Where the plan wants one.
+    pub(crate) router: Option<Namespace>,
     /// Holds the bridge.
-    _switch: Namespace,
+    _switch: Option<Namespace>,
 }
 
 impl Underlay {
-    /// `count` hosts. Without `offloads`, the wire carries MTU-sized packets with checksums, as a real network does; with them, veth
+    /// A host for each cell. Without offloads, the wire carries MTU-sized packets with checksums, as a real network does; with them, veth
     /// hands over super-frames and partial checksums.
-    pub(crate) fn new(count: usize, mtu: u32, offloads: bool) -> Result<Self> {
+    pub(crate) fn new(plan: &Plan) -> Result<Self> {
+        if plan.routed {
+            return Self::routed(plan);
+        }
+        let (count, mtu, offloads) = (plan.kinds.len(), plan.mtu, plan.offloads);
         let switch = Namespace::new()?;
         switch.run(|| {
             Ok(fs::write(
@@ -37,9 +43,70 @@ impl Underlay {
             .collect::<Result<_>>()?;
         Ok(Self {
             hosts,
-            _switch: switch,
+            router: None,
+            _switch: Some(switch),
         })
     }
+
+    fn routed(plan: &Plan) -> Result<Self> {
+        let router = Namespace::new()?;
+        router.run(|| {
+            fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
+            Ok(fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1")?)
+        })?;
+        let hosts = (0..plan.kinds.len())
+            .map(|i| attach_to_router(&router, i, plan.mtu).map(Arc::new))
+            .collect::<Result<Vec<_>>>()?;
+        for host in &hosts {
+            await_ways(host, &SITES[..hosts.len()])?;
+        }
+        Ok(Self {
+            hosts,
+            router: Some(router),
+            _switch: None,
+        })
+    }
+}
+
+/// The router's end of the link to one host.
+pub(crate) fn router_link(index: usize) -> String {
+    format!("p{index}")
+}
+
+/// The router is the first address of each host's own network.
+fn attach_to_router(router: &Namespace, index: usize, mtu: u32) -> Result<Namespace> {
+    let host = Namespace::new()?;
+    let Site {
+        underlay_v4: v4,
+        underlay_v6: v6,
+        ..
+    } = SITES[index];
+    let link = router_link(index);
+    let [a, b, c, _] = v4.octets();
+    let [.., network, _] = v6.segments();
+    let gateways = (
+        Ipv4Addr::new(a, b, c, 1),
+        Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, network, 1),
+    );
+    router.ip_batch(&format!(
+        "link add {link} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {host}\n\
+         link set {link} up\n\
+         addr add {}/24 dev {link}\n\
+         addr add {}/112 dev {link} nodad\n",
+        gateways.0, gateways.1
+    ))?;
+    host.ip_batch(&format!(
+        "link set eth0 addrgenmode none\n\
+         link set eth0 up\n\
+         addr add {v4}/24 dev eth0\n\
+         addr add {v6}/112 dev eth0 nodad\n\
+         route add default via {}\n\
+         route add default via {}\n",
+        gateways.0, gateways.1
+    ))?;
+    await_local_route(&host, v6)?;
+    await_local_route(router, gateways.1)?;
+    Ok(host)
 }
 
 fn attach_host(switch: &Namespace, index: usize, mtu: u32, offloads: bool) -> Result<Namespace> {
@@ -62,6 +129,19 @@ fn attach_host(switch: &Namespace, index: usize, mtu: u32, offloads: bool) -> Re
         switch.exec(&format!("ethtool -K p{index} {OFF}"))?;
     }
     Ok(host)
+}
+
+/// Everybody's MAC is found out: by IPv6 that takes a second where the other end came up late.
+fn await_ways(host: &Namespace, sites: &[Site]) -> Result {
+    for site in sites {
+        for to in [site.underlay(false), site.underlay(true)] {
+            wait_until("the router's way is open", || {
+                let said = host.exec(&format!("ping -n -c 1 -W 1 {to}"));
+                Ok(Wait::unless(said.is_ok(), || format!("{said:?}")))
+            })?;
+        }
+    }
+    Ok(())
 }
 
 /// The kernel makes an IPv6 address usable, and its local route with it, some time after it was added (`addrconf_dad_work`).

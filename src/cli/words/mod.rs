@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use self::phrase::{
-    Phrase, address, destination, device, group_id, mac, permanent, port, prefix, subnets,
+    Phrase, address, destination, device, group_id, mac, mtu, permanent, port, prefix, subnets,
     underlay, vni,
 };
 pub use self::premises::Premises;
@@ -202,7 +202,11 @@ fn printed(table: Table, words: &mut Phrase<'_>) -> Result<Option<IpAddr>, Strin
             words.flag(&["self"]);
             words.flag(&["permanent"]);
         }
-        Table::Peer | Table::Group => words.flag(&["config", "live", "controller"]),
+        Table::Peer => {
+            words.option("mtu", mtu)?;
+            words.flag(&["config", "live", "controller"]);
+        }
+        Table::Group => words.flag(&["config", "live", "controller"]),
     }
     Ok(None)
 }

@@ -145,6 +145,10 @@ pub(super) fn port(word: &str) -> Result<u16, &'static str> {
     word.parse().map_err(|_| "a UDP port")
 }
 
+pub(super) fn mtu(word: &str) -> Result<u32, &'static str> {
+    word.parse().map_err(|_| "an MTU in bytes")
+}
+
 pub(super) fn vni(word: &str) -> Result<Vni, &'static str> {
     let number = word.parse().map_err(|_| "a VNI of 0 to 16777215")?;
     Vni::new(number).map_err(|_| "a VNI of 0 to 16777215")

@@ -81,7 +81,7 @@ fn what_show_prints_may_follow_a_verb_and_means_the_same() {
             r#"{"neigh":{"dst":"10.255.43.0","lladdr":"ee:ee:0a:ff:2b:00"}}"#,
         ),
         (
-            "peer VERB 10.255.43.0/24  underlay 10.0.16.14  mac ee:ee:0a:ff:2b:00  config",
+            "peer VERB 10.255.43.0/24  underlay 10.0.16.14  mac ee:ee:0a:ff:2b:00  config  mtu 1350",
             r#"{"peer":{"subnets":["10.255.43.0/24"],"underlay":"10.0.16.14","mac":"ee:ee:0a:ff:2b:00"}}"#,
         ),
         (

@@ -33,7 +33,7 @@ use crate::tables::{GroupEntry, Local, MarkSource, OuterRules};
 use crate::wire::{MacAddr, Vni};
 
 pub use error::{ConfigError, ConfigErrors};
-pub use mtu::carried_bytes;
+pub use mtu::{carried_bytes, overhead_bytes};
 
 /// Tells the link that carries an underlay address, if one does and it is known.
 pub type UnderlayOf<'a> = &'a dyn Fn(IpAddr) -> Option<Underlay>;

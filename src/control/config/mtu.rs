@@ -54,7 +54,9 @@ fn check_underlay(mtu: &Located<u32>, own: &Own, report: &mut Report) {
     }
 }
 
-fn overhead_bytes(local: IpAddr) -> u32 {
+/// Bytes of all that a VTEP at `local` puts around a packet: outer IP, UDP, VXLAN and the inner Ethernet header.
+#[must_use]
+pub fn overhead_bytes(local: IpAddr) -> u32 {
     match local {
         IpAddr::V4(_) => OVERHEAD_V4_BYTES,
         IpAddr::V6(_) => OVERHEAD_V6_BYTES,

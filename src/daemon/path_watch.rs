@@ -1,0 +1,255 @@
+//! The thread that finds out what the paths to the peers carry.
+//!
+//! The sockets that send with DF, or over IPv6, are deaf to what ICMP makes the kernel believe, or anybody could throttle a peer with one
+//! forged message. So this thread asks the kernel, once a second for each peer that something is sent to, what its route carries (IP_MTU),
+//! and has probes confirm whatever is less than the device promises. What they confirm it leaves in the peer's
+//! [`PathMtu`](crate::tables::PathMtu), where the lanes read it. Probes also tell when a path is wide again.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
+
+use super::events::{join, spawn};
+use super::paths::{Finding, Paths};
+use crate::control::config::{VtepConfig, carried_bytes, overhead_bytes};
+use crate::error::SetupError;
+use crate::io::{PathProbe, RouteMtu};
+use crate::tables::{Df, Peer, Tables};
+
+/// How often paths are looked at.
+const TICK: Duration = Duration::from_secs(1);
+/// Routes looked up in one tick at the most, a few microseconds each; the next tick goes on behind them.
+const LOOKS_MAX: usize = 1024;
+/// Peers probed at once at the most.
+const ROUNDS_MAX: usize = 64;
+/// Probes of one round, each from a port of its own: where several paths lead to a peer they take different ones.
+const PROBES_EACH: usize = 3;
+/// How long an answer may take: a way around the earth and back, and some.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+const STOP: Token = Token(0);
+const PROBE: Token = Token(1);
+
+/// The thread; ends when dropped.
+pub(super) struct PathWatch {
+    waker: Waker,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl PathWatch {
+    /// Watches the paths of all peers of `tables`, if any can be too narrow: what is fragmented on its way fits everywhere. `mtu_bytes` is
+    /// the device's.
+    ///
+    /// # Errors
+    /// No descriptor or thread is left.
+    pub(super) fn start(
+        vtep: &VtepConfig,
+        mtu_bytes: u32,
+        tables: &Arc<ArcSwap<Tables>>,
+    ) -> Result<Option<Self>, SetupError> {
+        if vtep.local.is_ipv4() && vtep.outer.df == Df::Unset {
+            return Ok(None);
+        }
+        let failed = |error: io::Error| SetupError::system("watch", "the peers' paths", &error);
+        let poll = Poll::new().map_err(failed)?;
+        let waker = Waker::new(poll.registry(), STOP).map_err(failed)?;
+        let routes = RouteMtu::open(vtep.local).map_err(failed)?;
+        let watch = Watch {
+            poll,
+            tables: Arc::clone(tables),
+            local: vtep.local,
+            port: vtep.port,
+            full: mtu_bytes + overhead_bytes(vtep.local),
+            paths: Paths::new(mtu_bytes + overhead_bytes(vtep.local)),
+            routes,
+            sent: HashMap::new(),
+            position: 0,
+        };
+        let thread = spawn("paths", move || watch.run())?;
+        Ok(Some(Self {
+            waker,
+            thread: Some(thread),
+        }))
+    }
+}
+
+impl Drop for PathWatch {
+    fn drop(&mut self) {
+        // If it cannot be woken it has already ended.
+        let _ = self.waker.wake();
+        join(self.thread.take());
+    }
+}
+
+struct Watch {
+    poll: Poll,
+    tables: Arc<ArcSwap<Tables>>,
+    local: IpAddr,
+    port: u16,
+    /// The largest packet that is ever sent.
+    full: u32,
+    paths: Paths,
+    routes: RouteMtu,
+    /// Packets sent to each peer when it was last looked at.
+    sent: HashMap<IpAddr, u64>,
+    /// Where the next tick begins.
+    position: usize,
+}
+
+/// The watch is asked to end.
+struct Stopped;
+
+/// One peer that is probed.
+struct Round {
+    peer: Arc<Peer>,
+    claim: Option<u32>,
+    probes: Vec<PathProbe>,
+    answer: Option<u32>,
+}
+
+impl Watch {
+    fn run(mut self) {
+        while self.wait(Instant::now() + TICK).is_ok() {
+            let tables = self.tables.load_full();
+            if self.look(&tables).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Waits until `deadline`.
+    fn wait(&mut self, deadline: Instant) -> Result<(), Stopped> {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            self.wait_for_event(left)?;
+        }
+    }
+
+    /// Waits for an event, for some time.
+    fn wait_for_event(&mut self, patience: Duration) -> Result<(), Stopped> {
+        let mut events = Events::with_capacity(16);
+        match self.poll.poll(&mut events, Some(patience)) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(Stopped),
+            _ if events.iter().any(|event| event.token() == STOP) => Err(Stopped),
+            _ => Ok(()),
+        }
+    }
+
+    fn look(&mut self, tables: &Tables) -> Result<(), Stopped> {
+        let mut rounds = self.wanted(tables);
+        if !rounds.is_empty() {
+            self.collect(&mut rounds)?;
+        }
+        for round in rounds {
+            self.settle(&round);
+        }
+        // A peer that was deleted and came back meanwhile knows nothing of it.
+        for (peer, path) in self.paths.narrow() {
+            if let Some(peer) = tables.peers.lookup(peer) {
+                let limit = carried_bytes(self.local, path);
+                peer.path_mtu.set_limit(Some(limit));
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends the probes of every peer that needs some.
+    fn wanted(&mut self, tables: &Tables) -> Vec<Round> {
+        let now = Instant::now();
+        let is_peer = |peer: IpAddr| tables.peers.find(peer).is_some();
+        self.paths.retain(is_peer);
+        self.sent.retain(|&peer, _| is_peer(peer));
+        let peers: Vec<_> = tables.peers.iter().collect();
+        let start = self.position.min(peers.len());
+        let (before, behind) = peers.split_at(start);
+        let (mut looks, mut rounds) = (0, Vec::new());
+        for (offset, peer) in behind.iter().chain(before).enumerate() {
+            if looks == LOOKS_MAX || rounds.len() == ROUNDS_MAX {
+                self.position = (start + offset) % peers.len();
+                break;
+            }
+            let sent = peer.counters.tx_packets();
+            let is_active = self.sent.insert(peer.underlay, sent) != Some(sent);
+            let was_refused = peer.path_mtu.take_refused();
+            if !is_active && !was_refused && !self.paths.is_known(peer.underlay) {
+                continue;
+            }
+            looks += 1;
+            let claim = self
+                .routes
+                .to(SocketAddr::new(peer.underlay, self.port))
+                .ok();
+            if self.paths.wants_probe(peer.underlay, claim, now) {
+                rounds.push(self.probe(peer, claim));
+            }
+        }
+        rounds
+    }
+
+    fn probe(&self, peer: &Arc<Peer>, claim: Option<u32>) -> Round {
+        let to = SocketAddr::new(peer.underlay, self.port);
+        // What cannot be sent is a probe without an answer.
+        let probes = (0..PROBES_EACH).filter_map(|_| {
+            let probe = PathProbe::send(self.local, to, self.full).ok()?;
+            let fd = probe.as_raw_fd();
+            let registry = self.poll.registry();
+            let registered = registry.register(&mut SourceFd(&fd), PROBE, Interest::READABLE);
+            registered.is_ok().then_some(probe)
+        });
+        Round {
+            peer: Arc::clone(peer),
+            claim,
+            probes: probes.collect(),
+            answer: None,
+        }
+    }
+
+    /// Waits until every round has an answer or patience ends.
+    fn collect(&mut self, rounds: &mut [Round]) -> Result<(), Stopped> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            for round in &mut *rounds {
+                let answers = round.probes.iter().filter_map(PathProbe::answer);
+                round.answer = answers.chain(round.answer).min();
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || rounds.iter().all(|round| round.answer.is_some()) {
+                return Ok(());
+            }
+            self.wait_for_event(left)?;
+        }
+    }
+
+    fn settle(&mut self, round: &Round) {
+        let Round {
+            peer,
+            claim,
+            answer,
+            ..
+        } = round;
+        let underlay = peer.underlay;
+        match self.paths.settle(underlay, *claim, *answer, Instant::now()) {
+            Finding::Unchanged => {}
+            Finding::Narrow(path) => {
+                let limit = carried_bytes(self.local, path);
+                tracing::info!("the path to {underlay} carries {path} bytes: MTU {limit} for it");
+                peer.path_mtu.set_limit(Some(limit));
+            }
+            Finding::Wide => {
+                tracing::info!("the path to {underlay} carries {} bytes again", self.full);
+                peer.path_mtu.set_limit(None);
+            }
+        }
+    }
+}
