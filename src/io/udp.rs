@@ -495,4 +495,24 @@ mod tests {
         }
         assert_eq!(received, [true; 2]);
     }
+
+    /// Loopback hands a datagram over with the checksum it was sent with, or without.
+    #[test]
+    fn datagrams_without_a_checksum_are_taken_over_ipv6_as_told() {
+        for zero_checksum_rx in [true, false] {
+            let options = UdpOptions {
+                local: Ipv6Addr::LOCALHOST.into(),
+                zero_checksum_rx,
+                ..loopback(free_port())
+            };
+            let mut lanes = UdpPort::open(&options, 1, &Nobody).expect("opened");
+            let from = std::net::UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).expect("a free port");
+            let none = (libc::IPPROTO_UDP, UDP_NO_CHECK6_TX);
+            sys::udp::set_option(&from, none.0, none.1, 1).expect("since Linux 3.16");
+            let to = (Ipv6Addr::LOCALHOST, options.port);
+            from.send_to(b"x", to).expect("sent");
+            let received = lanes[0].recv(&mut Arrivals::default());
+            assert_eq!(received.is_ok(), zero_checksum_rx, "{received:?}");
+        }
+    }
 }

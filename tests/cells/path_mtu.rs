@@ -1,6 +1,7 @@
 //! Two cells with a router between them whose second link can be made narrower.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use etherparse::PacketBuilder;
 use serde_json::Value;
@@ -52,6 +53,14 @@ pub(crate) fn cases() -> Vec<Case> {
             "a_narrow_path_fragments_what_has_no_df",
             Plan::of(&[Silk, Silk]).routed(),
             fragments_without_df,
+        ),
+        case(
+            "ipv6_inside_is_told_that_its_packet_is_too_big",
+            Plan::of(&[Silk, Silk])
+                .routed()
+                .overlay_v6()
+                .vtep_lines("df = \"inherit\""),
+            ipv6_inside_is_told,
         ),
         case("streams_fit_a_narrow_path", df_set(), streams_fit),
         case("a_forged_message_changes_nothing", df_set(), |lab| {
@@ -187,6 +196,27 @@ fn fragments_without_df(lab: &mut Lab) -> Result {
     let too_big = stats.dropped("path-mtu") + stats.dropped("too-big");
     ensure!(too_big == 0, "{stats:?}");
     await_mtu(lab, 0, None)
+}
+
+/// The host speaks for its IPv6 subnet, and never fragments on the way.
+fn ipv6_inside_is_told(lab: &mut Lab) -> Result {
+    const HEADERS: u32 = 40 + 8;
+    let wide = lab.cells[0].mtu()?;
+    let from = Arc::clone(&lab.cells[0].host);
+    let to = lab.cells[1].end_v6().address;
+    let ping_of = |mtu: u32| ping(&from, to, 1, &format!("-M do -s {}", mtu - HEADERS));
+    ping_of(wide)?;
+    narrow(lab, NARROW)?;
+    let size = wide - HEADERS;
+    let lost = from.exec(&format!("ping -n -c 2 -i 0.2 -W 1 -M do -s {size} {to}"));
+    ensure!(lost.is_err(), "it got through: {lost:?}");
+    await_mtu(lab, 0, Some(NARROW - 50))?;
+    let lost = from.exec(&format!("ping -n -c 1 -W 1 -M do -s {size} {to}"));
+    ensure!(lost.is_err(), "it got through: {lost:?}");
+    let route = from.ip(&format!("route get {to}"))?;
+    let told = format!("mtu {}", NARROW - 50);
+    ensure!(route.contains(&told), "the host was told {route}");
+    ping_of(NARROW - 50)
 }
 
 /// TCP both ways: super-frames whose segments do not fit are told of too.
