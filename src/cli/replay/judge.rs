@@ -27,7 +27,6 @@ pub(super) trait Sink {
 pub(super) struct Judge<'t> {
     tables: &'t Tables,
     local: IpAddr,
-    ttl: u8,
     checksum: bool,
     source_ports: Vec<u16>,
     next_id: u16,
@@ -41,7 +40,6 @@ impl<'t> Judge<'t> {
         Self {
             tables,
             local: vtep.local,
-            ttl: vtep.ttl,
             checksum: vtep.udp_checksum,
             source_ports: source_ports(vtep),
             next_id: 0,
@@ -91,6 +89,10 @@ impl<'t> Judge<'t> {
                 sink.put(reply.frame())?;
                 Ok(Line::new(n, Verdict::Reply))
             }
+            // Nobody tells replay of a path that is narrower than the underlay.
+            Egress::Fragment { .. } | Egress::TooBig(_) => {
+                Ok(Line::drop(n, Reason::Daemon(DropReason::PathMtu)))
+            }
             Egress::Drop(reason) => Ok(Line::drop(n, Reason::Daemon(reason))),
         }
     }
@@ -130,6 +132,7 @@ impl<'t> Judge<'t> {
         let refused = match vtep::egress(self.tables, reply, Mark::NONE) {
             Egress::Encap(encap) => self.encap(&encap, reply, sink)?,
             Egress::Reply(_) => Err(DropReason::NoFdbEntry),
+            Egress::Fragment { .. } | Egress::TooBig(_) => Err(DropReason::PathMtu),
             Egress::Drop(reason) => Err(reason),
         };
         Ok(match refused {
@@ -145,7 +148,7 @@ impl<'t> Judge<'t> {
         bytes: &[u8],
         sink: &mut S,
     ) -> Result<Result<(), DropReason>, S::Error> {
-        for destination in encap.destinations {
+        for destination in encap.copies() {
             let outgoing = self.outgoing(encap, destination);
             let header = encap.header(destination);
             let (mac, rest) = bytes.split_at(ethernet::DESTINATION.end);
@@ -168,9 +171,9 @@ impl<'t> Judge<'t> {
         Outgoing {
             source: SocketAddr::new(self.local, port),
             destination: destination.underlay,
-            ttl: self.ttl,
-            tos: encap.tos,
-            dont_fragment: false,
+            ttl: encap.outer.ttl,
+            tos: encap.outer.tos,
+            dont_fragment: encap.outer.df,
             id: self.next_id,
             checksum: self.checksum,
         }

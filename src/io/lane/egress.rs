@@ -17,7 +17,6 @@ use crate::io::{Fault, Run, Tap, Underlay};
 use crate::offload::{self, HEADER_LEN_MAX, Segmenter};
 use crate::tables::Peer;
 use crate::vtep::{self, Egress as Verdict, Encap, Reply, TooBig};
-use crate::wire::ethernet::Frame;
 use crate::wire::ip::{FRAGMENT_HEADER_LEN_MAX, Fragmenter};
 use crate::wire::vnet::{self, GsoType, VnetHeader};
 use crate::wire::{Mark, ethernet, icmp, mark_tag, vxlan};

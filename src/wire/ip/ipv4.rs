@@ -103,12 +103,6 @@ impl<'a> Ipv4<'a> {
         (self.fragment_word() & FRAGMENT_OFFSET) * 8
     }
 
-    /// The MF bit: another fragment follows this one.
-    #[must_use]
-    pub fn more_fragments(self) -> bool {
-        self.fragment_word() & MORE_FRAGMENTS != 0
-    }
-
     /// True for every piece of a fragmented packet, the first included.
     #[must_use]
     pub fn is_fragment(self) -> bool {
