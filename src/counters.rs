@@ -18,6 +18,7 @@ pub struct Shard {
     tx: Carried,
     rx: Carried,
     replies: AtomicU64,
+    partial_checksums: AtomicU64,
     drops: [AtomicU64; DropReason::COUNT],
 }
 
@@ -49,6 +50,9 @@ pub struct Totals {
     pub rx_bytes: u64,
     /// ARP and ND requests answered.
     pub replies: u64,
+    /// Frames from the underlay whose TCP or UDP checksum was wrong and was the pseudo-header's sum: taken for one that the peer left to
+    /// a card, and given to the host to be finished. Super-frames of a kernel peer are all among them.
+    pub partial_checksums: u64,
     /// By `DropReason as usize`.
     pub drops: [u64; DropReason::COUNT],
 }
@@ -111,6 +115,11 @@ impl Shard {
         add(&self.replies, 1);
     }
 
+    /// One frame came with a partial checksum.
+    pub fn count_partial_checksum(&self) {
+        add(&self.partial_checksums, 1);
+    }
+
     /// One packet was dropped.
     pub fn count_drop(&self, reason: DropReason) {
         self.count_drops(reason, 1);
@@ -130,6 +139,7 @@ impl Shard {
             rx_packets: self.rx.packets.load(Relaxed),
             rx_bytes: self.rx.bytes.load(Relaxed),
             replies: self.replies.load(Relaxed),
+            partial_checksums: self.partial_checksums.load(Relaxed),
             drops: std::array::from_fn(|i| self.drops[i].load(Relaxed)),
         }
     }
@@ -147,6 +157,7 @@ impl Default for Totals {
             rx_packets: 0,
             rx_bytes: 0,
             replies: 0,
+            partial_checksums: 0,
             drops: [0; DropReason::COUNT],
         }
     }
@@ -159,6 +170,7 @@ impl Totals {
         self.rx_packets += other.rx_packets;
         self.rx_bytes += other.rx_bytes;
         self.replies += other.replies;
+        self.partial_checksums += other.partial_checksums;
         for (sum, n) in self.drops.iter_mut().zip(other.drops) {
             *sum += n;
         }

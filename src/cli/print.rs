@@ -169,8 +169,19 @@ pub fn stats(stats: &Stats, lanes: bool, before: Option<&Count>) -> String {
     );
     let mut text = columns(&rows, COUNT_ALIGN);
     text.push('\n');
+    text.push_str(&partial_checksums(&stats.total));
     text.push_str(&drops(&stats.total));
     text
+}
+
+/// Nothing where no kernel peer is on this machine.
+fn partial_checksums(total: &Count) -> String {
+    match total.partial_checksums {
+        0 => String::new(),
+        n => format!(
+            "{n} frames came with a checksum that their sender left to a card (wrong, and the pseudo-header's sum); the host finishes it\n\n"
+        ),
+    }
 }
 
 const COUNT_HEADER: [&str; 7] = [
@@ -448,6 +459,16 @@ drops, total           14
             .expect(&text);
         let numbers: Vec<_> = line.split_whitespace().skip(2).collect();
         assert_eq!(numbers, ["10", "980", "0", "0", "0", "2"]);
+    }
+
+    #[test]
+    fn stats_tell_of_partial_checksums_if_there_were_any() {
+        let mut counted = stats_json();
+        let before = stats(&row(counted.clone()), false, None);
+        assert!(!before.contains("checksum"), "{before}");
+        counted["total"]["partial_checksums"] = json!(5);
+        let text = stats(&row(counted), false, None);
+        assert!(text.contains("\n\n5 frames came with a checksum"), "{text}");
     }
 
     #[test]

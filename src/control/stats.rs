@@ -48,6 +48,9 @@ pub struct Count {
     pub rx_bytes: u64,
     /// ARP and ND requests answered.
     pub replies: u64,
+    /// Frames whose TCP or UDP checksum was taken for one that the peer left to a card.
+    #[serde(default)]
+    pub partial_checksums: u64,
     /// Drops by the name of their reason; reasons that did not occur are left out.
     pub drops: BTreeMap<String, u64>,
 }
@@ -73,6 +76,7 @@ impl Count {
             rx_packets: self.rx_packets.saturating_sub(before.rx_packets),
             rx_bytes: self.rx_bytes.saturating_sub(before.rx_bytes),
             replies: self.replies.saturating_sub(before.replies),
+            partial_checksums: (self.partial_checksums).saturating_sub(before.partial_checksums),
             drops: drops.filter(|&(_, n)| n > 0).collect(),
         }
     }
@@ -86,6 +90,7 @@ impl From<Totals> for Count {
             rx_packets: totals.rx_packets,
             rx_bytes: totals.rx_bytes,
             replies: totals.replies,
+            partial_checksums: totals.partial_checksums,
             drops: totals
                 .drops()
                 .map(|(reason, n)| (reason.name().to_owned(), n))

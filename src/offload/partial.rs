@@ -7,7 +7,7 @@ use super::fields::tcp;
 use super::transport::{Protocol, Segment};
 use crate::wire::checksum;
 use crate::wire::ethernet;
-use crate::wire::vnet::VnetHeader;
+use crate::wire::vnet::{GsoType, VnetHeader};
 
 /// A `virtio_net_hdr` that asks for a checksum outside its frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,7 +27,7 @@ pub struct BadVnetHeader {
 /// than `mtu_bytes`, the TAP's MTU, since no card was there to finish the work. Such a frame gets NEEDS_CSUM, a super-frame of
 /// TCP its GSO fields too. Any other gets the default header, wrong checksums included: those are the host's to refuse.
 ///
-/// The payload is not read.
+/// The payload is read only where the checksum is the pseudo-header's sum, and of super-frames not at all.
 #[must_use]
 pub fn vnet_header(frame: &[u8], mtu_bytes: u32) -> VnetHeader {
     Segment::parse(frame)
@@ -87,7 +87,7 @@ fn field_at(start: usize, offset: u16) -> Range<usize> {
 
 impl Segment<'_> {
     /// Whether the field holds the pseudo-header's sum. Of the frames whose checksum is complete one in 65,536 does; finishing it gives
-    /// the same again, for then the rest sums to what the field says inverted. So nobody needs to tell the two apart.
+    /// the same again, for then the rest sums to what the field says inverted.
     fn may_be_partial(&self) -> bool {
         // A pseudo-header's sum is never 0, so UDP's "none" is no candidate.
         self.checksum() == checksum::fold(self.pseudo_header(self.len()))
@@ -100,12 +100,19 @@ impl Segment<'_> {
     }
 
     /// What [`vnet_header`] gives for the frame this is of.
+    ///
+    /// A checksum is partial if it is wrong as it stands and is the pseudo-header's sum. Both must hold, in whatever order they are looked
+    /// at; the sum comes first since all but one in 65,536 complete checksums fail it, and it costs no look at the payload. A super-frame
+    /// must be cut in any case, its checksum finished on the way, which changes none that is complete: its 64 KiB are not read to tell.
     pub(super) fn vnet_header(&self, mtu_bytes: u32) -> VnetHeader {
-        if self.may_be_partial() {
-            self.partial_header(mtu_bytes).unwrap_or_default()
-        } else {
-            VnetHeader::default()
+        if !self.may_be_partial() {
+            return VnetHeader::default();
         }
+        let header = self.partial_header(mtu_bytes).unwrap_or_default();
+        if header.gso_type == GsoType::None && self.is_complete() {
+            return VnetHeader::default();
+        }
+        header
     }
 
     /// The header that leaves checksum and segmentation to the host. `None` if the offset does not fit in it.
@@ -158,7 +165,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::wire::vnet::{self, GsoType};
+    use crate::wire::vnet;
 
     const MTU_BYTES: u32 = 1410;
 
@@ -343,12 +350,18 @@ mod tests {
     }
 
     #[test]
-    fn a_complete_checksum_equal_to_the_pseudo_sum_is_finished_to_itself() {
-        let frame = make_partial(complete_frame(false, false, &[0, 0, 1, 2]));
-        let frame = make_complete_by_chance(frame);
-        let mut finished = frame.clone();
-        complete(&mut finished, &vnet_header(&frame, MTU_BYTES)).unwrap();
-        assert_eq!(finished, frame);
+    fn a_complete_checksum_equal_to_the_pseudo_sum_is_not_partial_and_would_be_finished_to_itself()
+    {
+        for tcp in [true, false] {
+            let partial = make_partial(complete_frame(false, tcp, &[0, 0, 1, 2]));
+            let header = vnet_header(&partial, MTU_BYTES);
+            assert!(header.needs_csum);
+            let frame = make_complete_by_chance(partial);
+            assert_eq!(vnet_header(&frame, MTU_BYTES), VnetHeader::default());
+            let mut finished = frame.clone();
+            complete(&mut finished, &header).unwrap();
+            assert_eq!(finished, frame);
+        }
     }
 
     /// One super-frame in 65,536: without a segment size no link behind the TAP would carry it.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use silk_vtep::DropReason;
-use silk_vtep::wire::vxlan;
+use silk_vtep::wire::{vnet, vxlan};
 
 use crate::cell::{Cell, carry, compile};
 
@@ -100,4 +100,36 @@ fn a_datagram_of_any_length_is_delivered_or_counted() {
     let dropped: u64 = totals.drops().map(|(_, n)| n).sum();
     assert_eq!(totals.rx_packets + dropped, sent as u64 + 1);
     assert_eq!(dropped, (vxlan::HEADER_LEN + 14 + 20) as u64);
+}
+
+/// A peer whose kernel leaves checksums to a card sends the pseudo-header's sum alone.
+#[test]
+fn a_partial_checksum_is_counted_once_for_the_device_and_once_for_its_peer() {
+    let (mut a, mut b) = (Cell::new(1, &[2]), Cell::new(2, &[1]));
+    a.send(0, &b, 53, b"complete");
+    a.send(0, &b, 53, b"partial!");
+    let complete = a.lanes[0].underlay().take_sent().expect("sent");
+    let mut partial = a.lanes[0].underlay().take_sent().expect("sent");
+    let mut payload = partial.payload.to_vec();
+    let frame = &mut payload[vxlan::HEADER_LEN..];
+    let words = frame[26..34].chunks(2);
+    let sum: u32 = words
+        .map(|word| u32::from(word[0]) << 8 | u32::from(word[1]))
+        .sum();
+    let sum = sum + 17 + 16;
+    let folded = ((sum & 0xffff) + (sum >> 16)) as u16;
+    frame[40..42].copy_from_slice(&folded.to_be_bytes());
+    partial.payload = payload.into();
+    for datagram in [complete, partial] {
+        b.lanes[0].underlay().arrive(datagram);
+        b.lanes[0].ingress_batch().expect("memory does not fail");
+    }
+    let tables = b.tables.load();
+    let peer = tables.peers.lookup(a.underlay).expect("a peer");
+    for totals in [b.counters.totals(), peer.counters.totals()] {
+        assert_eq!((totals.rx_packets, totals.partial_checksums), (2, 1));
+    }
+    let packets = std::iter::from_fn(|| b.lanes[0].tap().host_receives());
+    let unfinished: Vec<_> = packets.map(|packet| packet[0] & vnet::NEEDS_CSUM).collect();
+    assert_eq!(unfinished, [0, 1]);
 }

@@ -1,6 +1,7 @@
 //! Writing frames to the TAP, joined or one by one, and counting what became of them.
 
 use std::io::{self, IoSlice};
+use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 
@@ -9,7 +10,7 @@ use crate::drop_reason::DropReason;
 use crate::io::probe::takes_super_frames;
 use crate::io::{Arrivals, Fault, Offload, Tap};
 use crate::offload::{HEADER_LEN_MAX, Merged, SLICES_MAX, Segmenter, Slice};
-use crate::tables::MarkSource;
+use crate::tables::{MarkSource, Peer};
 use crate::wire::ethernet::{self, Frame};
 use crate::wire::vnet::{self, GsoType, VnetHeader};
 use crate::wire::vxlan::Header;
@@ -56,6 +57,12 @@ impl<'a, 't, T: Tap> Writer<'a, 't, T> {
     /// Writes frames as one, or one by one if the TAP refuses that. Every frame is counted once, as delivered or as dropped.
     pub(super) fn write(&mut self, arrivals: &Arrivals, merged: &Merged<'_>) {
         self.tag = self.tag_of(arrivals, merged);
+        if merged.was_partial() {
+            let buffer = merged.slices()[0].buffer;
+            let peer = self.peer(arrivals, buffer);
+            let shards = self.scope.shards(peer);
+            shards.for_each(|shard| shard.count_partial_checksum());
+        }
         let offload = match merged.header().gso_type {
             GsoType::None => {
                 let _ = self.write_whole(arrivals, merged);
@@ -202,8 +209,7 @@ impl<'a, 't, T: Tap> Writer<'a, 't, T> {
             buffer = frame.buffer;
             (packets + 1, bytes + frame.len())
         });
-        let source = arrivals.messages()[buffer].source.ip().to_canonical();
-        let peer = self.scope.tables.peers.lookup(source);
+        let peer = self.peer(arrivals, buffer);
         for shard in self.scope.shards(peer) {
             match &sent {
                 Ok(()) => shard.count_rx(packets, bytes),
@@ -215,6 +221,12 @@ impl<'a, 't, T: Tap> Writer<'a, 't, T> {
         {
             self.gone = Some(error);
         }
+    }
+
+    /// Who sent what is in this buffer, if it is one of ours.
+    fn peer(&self, arrivals: &Arrivals, buffer: usize) -> Option<&'t Arc<Peer>> {
+        let source = arrivals.messages()[buffer].source.ip().to_canonical();
+        self.scope.tables.peers.lookup(source)
     }
 }
 

@@ -86,6 +86,13 @@ impl<'a> Merged<'a> {
         self.slices.len() > 1
     }
 
+    /// True for a frame that came with a partial checksum (see [`vnet_header`](super::super::vnet_header)). One that was joined here came
+    /// with complete ones.
+    #[must_use]
+    pub fn was_partial(&self) -> bool {
+        self.header.needs_csum && self.headers.is_empty()
+    }
+
     /// Bytes of the frame to write, without the `virtio_net_hdr`.
     #[must_use]
     pub fn frame_len(&self) -> usize {
