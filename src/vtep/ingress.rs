@@ -10,7 +10,7 @@ use crate::tables::{Local, Peer, PeerId, Tables};
 use crate::wire::ethernet::Frame;
 use crate::wire::ip::Network;
 use crate::wire::vxlan::{self, Header, HeaderError};
-use crate::wire::{Ecn, Mark};
+use crate::wire::{Ecn, MacAddr, Mark};
 
 /// What the outer headers said of a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,10 +136,18 @@ fn decap_ecn(network: Network<'_>, outer_tos: u8) -> Result<Option<Ecn>, DropRea
 fn source_belongs(tables: &Tables, frame: Frame<'_>, network: Network<'_>, peer: PeerId) -> bool {
     match network {
         Network::Other => true,
-        _ if !tables.local.routing => tables.has_destination(frame.source(), peer),
+        _ if !tables.local.routing => {
+            let mac = frame.source();
+            is_stations(mac) && tables.has_destination(mac, peer)
+        }
         Network::V4(ip) => tables.belongs_to(ip.source(), peer),
         Network::V6(ip) => tables.belongs_to(ip.source(), peer),
     }
+}
+
+/// False for the zero MAC and for groups: where they have FDB entries, these are lists of whom to flood to, and nobody's home.
+fn is_stations(mac: MacAddr) -> bool {
+    !mac.is_zero() && !mac.is_multicast()
 }
 
 /// The answer to a request for one of our own overlay addresses. Everything else is delivered, as the kernel does.
@@ -162,7 +170,6 @@ mod tests {
     use super::*;
     use crate::tables::TableSpec;
     use crate::vtep::fixture::*;
-    use crate::wire::MacAddr;
 
     const HEADER: [u8; 8] = [0x88, 0, 0, 7, 0, 0, 1, 0];
 
@@ -289,6 +296,27 @@ mod tests {
             reason(&tables, &packet, received(0)),
             DropReason::SourceNotPeers
         );
+    }
+
+    #[test]
+    fn without_routing_the_flood_list_places_nobody() {
+        let plain = Local {
+            routing: false,
+            ..local()
+        };
+        let group = MacAddr::new([1, 0, 0x5e, 0, 0, 5]);
+        let flooded = [MacAddr::ZERO, group];
+        let spec = TableSpec {
+            fdb: flooded.map(|mac| fdb_entry(mac, PEER_UNDERLAY)).into(),
+            ..TableSpec::default()
+        };
+        let tables = compile(plain, &spec);
+        for mac in flooded {
+            let frame = udp((mac, OWN_MAC), (PEER_CONTAINER, OWN_CONTAINER), 0);
+            let packet = [&HEADER[..], &frame].concat();
+            let dropped = reason(&tables, &packet, received(0));
+            assert_eq!(dropped, DropReason::SourceNotPeers, "{mac}");
+        }
     }
 
     #[test]
