@@ -169,9 +169,15 @@ pub(super) fn write_ecn(packet: &mut [u8], ecn: Ecn) {
     let new = u16::from_be_bytes(field(header, TOS_WORD));
     if new != old {
         let sum = u16::from_be_bytes(field(header, CHECKSUM));
-        let mended = checksum::update(sum, old, new);
+        let mended = mended(sum, old, new);
         header[CHECKSUM].copy_from_slice(&mended.to_be_bytes());
     }
+}
+
+/// The checksum after its header's first word changed, by the kernel's sum (`csum16_add` in `IP_ECN_set_ce` and `IP_ECN_set_ect1`; RFC
+/// 1141). RFC 1624 writes 0 where that leaves 0xffff, its equal.
+fn mended(checksum: u16, old: u16, new: u16) -> u16 {
+    checksum::fold(u64::from(checksum) + u64::from(old) + u64::from(!new))
 }
 
 #[cfg(test)]
@@ -182,6 +188,36 @@ mod tests {
         0x46, 0xb9, 0x00, 0x18, 0x12, 0x34, 0x40, 0x00, 0x3f, 0x11, 0xab, 0xcd, 10, 255, 108, 184,
         10, 255, 43, 6, 1, 1, 1, 0,
     ];
+
+    #[test]
+    fn a_checksum_is_mended_as_the_kernel_does() {
+        // ECT(0) to CE, ECT(1) to CE, ECT(0) to ECT(1); what `csum16_add` leaves of each.
+        for (old, new, sums) in [
+            (
+                0x4502,
+                0x4503,
+                [(0, 0xfffe), (1, 0xffff), (0x1234, 0x1233), (0xffff, 0xfffe)],
+            ),
+            (
+                0x4501,
+                0x4503,
+                [(0, 0xfffd), (2, 0xffff), (0x1234, 0x1232), (0xffff, 0xfffd)],
+            ),
+            (
+                0x4502,
+                0x4501,
+                [(0, 1), (0xfffe, 0xffff), (0x1234, 0x1235), (0xffff, 1)],
+            ),
+        ] {
+            for (before, after) in sums {
+                assert_eq!(
+                    mended(before, old, new),
+                    after,
+                    "{before:#x}: {old:#x} to {new:#x}"
+                );
+            }
+        }
+    }
 
     #[test]
     fn reads_its_fields() {

@@ -133,8 +133,6 @@ impl<'a> Network<'a> {
 
 /// Writes ECN bits into the IP header of an untagged frame and mends the IPv4 header checksum incrementally
 /// (`INET_ECN_set_ce`, `INET_ECN_set_ect1`). A frame that is not IP, or too short, is left alone.
-///
-/// Where the kernel leaves a checksum of 0xffff, this writes 0, its equal, as RFC 1624 would have it.
 pub fn write_ecn(frame: &mut [u8], ecn: Ecn) {
     let Some(ethertype) = Frame::new_checked(frame).map(Frame::ethertype) else {
         return;
