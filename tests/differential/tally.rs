@@ -1,0 +1,76 @@
+//! What was compared, counted.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+
+use super::difference::{DIFFERENCES, Difference};
+use super::ground::Agreed;
+
+/// Shared by all trials.
+#[derive(Default)]
+pub(crate) struct Tally {
+    cases: AtomicUsize,
+    generated: AtomicUsize,
+    dropped: AtomicUsize,
+    ignored: AtomicUsize,
+    unexplained: AtomicUsize,
+    /// Cases that showed each intended difference.
+    intended: Mutex<BTreeMap<&'static str, usize>>,
+}
+
+impl Tally {
+    /// Lines of the tables.
+    pub(crate) fn count_cases(&self, cases: usize) {
+        self.cases.fetch_add(cases, Relaxed);
+    }
+
+    /// One generated case.
+    pub(crate) fn count_generated(&self) {
+        self.generated.fetch_add(1, Relaxed);
+    }
+
+    /// A case that both agree on.
+    pub(crate) fn count_agreed(&self, agreed: &Agreed) {
+        self.dropped.fetch_add(usize::from(agreed.dropped), Relaxed);
+        if let Some(Difference { name, .. }) = agreed.difference {
+            let mut intended = self.intended.lock().unwrap_or_else(PoisonError::into_inner);
+            *intended.entry(name).or_default() += 1;
+        }
+    }
+
+    /// A case that both disagree on, and nobody meant that.
+    pub(crate) fn count_unexplained(&self) {
+        self.unexplained.fetch_add(1, Relaxed);
+    }
+
+    /// A trial that could not run.
+    pub(crate) fn count_ignored(&self) {
+        self.ignored.fetch_add(1, Relaxed);
+    }
+
+    /// One line, and one more for each intended difference.
+    pub(crate) fn summary(&self, seed: u64) -> String {
+        let [cases, generated, dropped, ignored, unexplained] = [
+            &self.cases,
+            &self.generated,
+            &self.dropped,
+            &self.ignored,
+            &self.unexplained,
+        ]
+        .map(|counter| counter.load(Relaxed));
+        let intended = DIFFERENCES.len();
+        let mut text = format!(
+            "differential: {cases} cases, {generated} generated (seed {seed}), {intended} intended differences, {unexplained} unexplained \
+             ({dropped} cases dropped by both, {ignored} trials ignored)"
+        );
+        let shown = self.intended.lock().unwrap_or_else(PoisonError::into_inner);
+        for Difference { name, reason, .. } in &DIFFERENCES {
+            let shown = shown.get(name).copied().unwrap_or(0);
+            // Writing to a string cannot fail.
+            let _ = write!(text, "\n  {name}, in {shown} cases: {reason}");
+        }
+        text
+    }
+}
