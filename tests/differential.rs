@@ -37,6 +37,7 @@ mod differential {
     pub(crate) mod sums;
     pub(crate) mod super_frame;
     pub(crate) mod tally;
+    pub(crate) mod third_party;
     pub(crate) mod transmit;
     pub(crate) mod view;
 }

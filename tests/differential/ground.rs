@@ -45,6 +45,12 @@ impl Ground {
         Ok(self.judge(case, kernel, silk))
     }
 
+    /// What ours makes of a case, without the kernel.
+    pub(crate) fn ours(&mut self, case: &Case) -> Result<Observation> {
+        self.silk.stimulate(case)?;
+        self.silk.observe(case)
+    }
+
     fn judge(
         &self,
         case: &Case,

@@ -1,4 +1,4 @@
-//! The trials: the tables and the generated cases of each setup, the flows.
+//! The trials: the tables and the generated cases of each setup, the flows, the third parties.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,19 +9,23 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::case::{Case, Direction};
 use super::generated::Generator;
+use super::ground::Ground;
 use super::options::{Count, Options};
 use super::row::Row;
 use super::setup::SETUPS;
-use super::shared::Shared;
+use super::shared::{Obstacle, Shared};
 use super::tally::Tally;
-use super::{receive, transmit};
+use super::{receive, third_party, transmit};
 use crate::support::Kind::{Kernel, Silk};
-use crate::support::{Obstacles, Plan, Result};
+use crate::support::{Obstacles, Plan, Result, ensure};
 
 /// Setups whose source ports are looked at.
 const FLOW_SETUPS: [&str; 3] = ["gbp", "srcport", "v6"];
 /// Cases of one setup and direction before the next has its turn, where there is no end.
 const TURN: usize = 1000;
+
+/// Longest word that a command line takes (MAX_ARG_STRLEN).
+const WORD_MAX: usize = 131_071;
 
 /// One run of this binary.
 pub(crate) struct Run {
@@ -67,6 +71,10 @@ impl Run {
             Count::Cases(cases) => trials.extend(self.generated(cases)),
             Count::Unbounded => trials.push(self.unbounded()),
         }
+        trials.extend(self.third_parties());
+        trials.push(Trial::test("every_line_survives_its_word", || {
+            Ok(words_are_read_back().map_err(|error| error.to_string())?)
+        }));
         Ok(trials)
     }
 
@@ -77,7 +85,7 @@ impl Run {
 
     fn tables(&self) -> Vec<Trial> {
         let mut tables: BTreeMap<(&str, &str), Vec<Row>> = BTreeMap::new();
-        for row in transmit::rows().into_iter().chain(receive::rows()) {
+        for row in rows() {
             let key = (row.case.setup.name, row.case.direction.name());
             tables.entry(key).or_default().push(row);
         }
@@ -141,4 +149,51 @@ impl Run {
             }
         })
     }
+
+    /// Others that read and write our packets: with marks where our TAP passes them, else with groups from the table.
+    fn third_parties(&self) -> [Trial; 3] {
+        let [marks, groups] = ["marks", "groups"].map(|name| &self.shared[name]);
+        let shared = if marks.is_able() { marks } else { groups };
+        let trial = |name: &str, obstacle: Option<String>, body: fn(&mut Ground) -> Result| {
+            let obstacle = obstacle.map(Obstacle::Machine);
+            let name = format!("third_party::{name}");
+            shared.trial_behind(obstacle, &name, move |shared| shared.with_ground(body))
+        };
+        let [tshark, scapy] = [
+            third_party::tshark_obstacle(),
+            third_party::scapy_obstacle(),
+        ];
+        [
+            trial("tshark_reads_ours", tshark, third_party::tshark_reads_ours),
+            trial(
+                "scapy_reads_ours",
+                scapy.clone(),
+                third_party::scapy_reads_ours,
+            ),
+            trial("ours_reads_scapys", scapy, third_party::ours_reads_scapys),
+        ]
+    }
+}
+
+/// Both tables.
+fn rows() -> impl Iterator<Item = Row> {
+    transmit::rows().into_iter().chain(receive::rows())
+}
+
+/// A case that a failure prints can be pasted.
+fn words_are_read_back() -> Result {
+    for Row { name, case, .. } in rows() {
+        let word = case.word();
+        ensure!(
+            word.len() <= WORD_MAX,
+            "{name}: a word of {} bytes",
+            word.len()
+        );
+        let again = Case::parse(&word)?;
+        let is_same = again.direction == case.direction
+            && again.setup.name == case.setup.name
+            && again.stimuli == case.stimuli;
+        ensure!(is_same, "{name}: {word} is read as another case");
+    }
+    Ok(())
 }
