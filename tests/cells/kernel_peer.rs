@@ -6,7 +6,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use super::super::Case;
 use super::offload::{UDP_GRO_OFF, bursts, containers, payload_max, streams_cross, super_bursts};
 use crate::support::Kind::{Kernel, Silk};
-use crate::support::{Datagrams, Lab, Plan, Result, ensure, vtep_mac};
+use crate::support::{Datagrams, Lab, Plan, Result, Stats, ensure, vtep_mac};
 
 /// Headers before the payload of a datagram inside: VXLAN, Ethernet, IPv4, UDP.
 const HEADERS_BYTES: usize = 8 + 14 + 20 + 8;
@@ -42,7 +42,13 @@ fn all_cross(lab: &mut Lab) -> Result {
     let mut there = Datagrams::between(silk, kernel)?;
     super_bursts(&mut there, max)?;
     bursts(&mut there, max)?;
-    bursts(&mut Datagrams::between(kernel, silk)?, max)
+    bursts(&mut Datagrams::between(kernel, silk)?, max)?;
+    let stats = Stats::read(lab.cells[0].daemon()?)?;
+    ensure!(
+        stats.partial_checksums()? > 0,
+        "no partial checksum was counted: {stats:?}"
+    );
+    Ok(())
 }
 
 /// They come encapsulated once and whole, with the segment size of what is inside.

@@ -24,6 +24,11 @@ impl Stats {
         self.0["total"]["drops"][reason].as_u64().unwrap_or(0)
     }
 
+    /// Frames whose checksum their sender left to a card.
+    pub(crate) fn partial_checksums(&self) -> Result<u64> {
+        count(&self.0["total"], "partial_checksums")
+    }
+
     /// Per peer: packets sent to it, packets of it delivered, drops of both.
     pub(crate) fn peers(&self) -> Result<Vec<(u64, u64, u64)>> {
         let peers = self.0["peers"].as_array();
