@@ -46,6 +46,7 @@ use std::process::ExitCode;
 
 use differential::options::Options;
 use differential::run::Run;
+use libtest_mimic::Arguments;
 
 fn main() -> ExitCode {
     let (options, arguments) = match Options::from_args() {
@@ -64,8 +65,20 @@ fn main() -> ExitCode {
         }
     };
     let conclusion = libtest_mimic::run(&arguments, trials);
-    if !arguments.list {
-        println!("{}\n", run.summary());
+    if arguments.list {
+        return conclusion.exit_code();
+    }
+    println!("{}\n", run.summary());
+    let is_whole = is_whole(&arguments) && run.is_whole();
+    let unshown = if is_whole { run.unshown() } else { Vec::new() };
+    if !unshown.is_empty() {
+        eprintln!("intended differences that no case shows: {unshown:?}");
+        return ExitCode::FAILURE;
     }
     conclusion.exit_code()
+}
+
+/// Nothing is left out.
+fn is_whole(arguments: &Arguments) -> bool {
+    arguments.filter.is_none() && arguments.skip.is_empty() && !arguments.ignored
 }

@@ -78,6 +78,16 @@ impl Run {
         Ok(trials)
     }
 
+    /// No single case was asked for.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.options.case.is_none()
+    }
+
+    /// Intended differences that a whole run did not show.
+    pub(crate) fn unshown(&self) -> Vec<&'static str> {
+        self.tally.unshown()
+    }
+
     /// What became of them.
     pub(crate) fn summary(&self) -> String {
         self.tally.summary(self.options.seed)

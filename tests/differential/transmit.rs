@@ -383,6 +383,7 @@ fn answers(rows: &mut Vec<Row>) {
         ("arp_of_odd_hardware_length", 18, 5),
         ("arp_of_odd_protocol_length", 19, 5),
         ("arp_with_another_sender_mac", 22, 2),
+        ("arp_of_many", 22, 3),
     ] {
         let mut frame = Inner::arp(THERE);
         frame.0[at] = value;
