@@ -8,4 +8,5 @@ mod offload {
     mod model;
     mod round_trip;
     mod segment;
+    mod strategies;
 }

@@ -3,17 +3,35 @@
 use std::net::IpAddr;
 
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
-use silk_vtep::offload::{self, CoalesceOptions, Coalescer, MergeKey, Merged, Slice};
+use silk_vtep::offload::{
+    self, BadSuperFrame, CoalesceOptions, Coalescer, HEADER_LEN_MAX, MergeKey, Merged, Segmenter,
+    Slice,
+};
 use silk_vtep::wire::vnet::VnetHeader;
 
 use super::frames::{Packet, checksums_are_right};
-use super::segment::cut;
 
 pub(crate) const OPTIONS: CoalesceOptions = CoalesceOptions {
     mtu_bytes: 1500,
     tcp: true,
     udp: true,
 };
+
+/// The frames a segmenter makes, put together.
+pub(crate) fn cut(frame: &[u8], header: &VnetHeader) -> Result<Vec<Vec<u8>>, BadSuperFrame> {
+    let segmenter = Segmenter::new(frame, header)?;
+    let emit = |index| {
+        let mut slot = [0xaa; HEADER_LEN_MAX];
+        let payload = segmenter.emit(index, &mut slot);
+        let (headers, rest) = slot.split_at(segmenter.header_len());
+        assert!(
+            rest.iter().all(|byte| *byte == 0xaa),
+            "wrote past the headers"
+        );
+        [headers, &frame[payload]].concat()
+    };
+    Ok((0..segmenter.segments()).map(emit).collect())
+}
 
 /// A frame as a lane pushes it.
 #[derive(Clone, Debug)]

@@ -6,10 +6,10 @@ use proptest::sample::{Index, select};
 use silk_vtep::offload::{CoalesceOptions, SLICES_MAX};
 use silk_vtep::wire::vnet::VnetHeader;
 
-use super::frames::{ACK, CWR, ECE, FIN, PSH, Packet, any_packet, bytes};
-use super::harness::{Arrival, assert_faithful, coalesce};
+use super::frames::{ACK, CWR, ECE, FIN, PSH, Packet};
+use super::harness::{Arrival, assert_faithful, coalesce, cut};
 use super::model;
-use super::segment::cut;
+use super::strategies::{any_packet, bytes};
 
 /// What happens to a frame on its way.
 #[derive(Clone, Copy, Debug)]

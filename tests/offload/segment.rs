@@ -6,23 +6,9 @@ use proptest::sample::Index;
 use silk_vtep::offload::{BadSuperFrame, HEADER_LEN_MAX, SEGMENTS_MAX, Segmenter};
 use silk_vtep::wire::vnet::{self, GsoType, VnetHeader};
 
-use super::frames::{ACK, CWR, ECE, FIN, PSH, Packet, any_packet, checksums_are_right, noise};
-
-/// The frames a segmenter makes, put together.
-pub(super) fn cut(frame: &[u8], header: &VnetHeader) -> Result<Vec<Vec<u8>>, BadSuperFrame> {
-    let segmenter = Segmenter::new(frame, header)?;
-    let emit = |index| {
-        let mut slot = [0xaa; HEADER_LEN_MAX];
-        let payload = segmenter.emit(index, &mut slot);
-        let (headers, rest) = slot.split_at(segmenter.header_len());
-        assert!(
-            rest.iter().all(|byte| *byte == 0xaa),
-            "wrote past the headers"
-        );
-        [headers, &frame[payload]].concat()
-    };
-    Ok((0..segmenter.segments()).map(emit).collect())
-}
+use super::frames::{ACK, CWR, ECE, FIN, PSH, Packet, checksums_are_right, noise};
+use super::harness::cut;
+use super::strategies::any_packet;
 
 fn tcp(v6: bool, payload_len: usize) -> Packet {
     Packet::new(v6, true, noise(1, payload_len))
