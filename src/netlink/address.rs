@@ -111,7 +111,7 @@ fn message_of(address: &Address) -> AddressMessage {
     message
 }
 
-fn address_of(message: RouteNetlinkMessage, family: AddressFamily) -> Option<Address> {
+pub(super) fn address_of(message: RouteNetlinkMessage, family: AddressFamily) -> Option<Address> {
     let RouteNetlinkMessage::NewAddress(message) = message else {
         return None;
     };

@@ -321,7 +321,7 @@ fn veth_message(end: &VethEnd<'_>) -> LinkMessage {
     message
 }
 
-fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
+pub(super) fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
     let RouteNetlinkMessage::NewLink(message) = message else {
         return None;
     };

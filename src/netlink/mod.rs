@@ -12,6 +12,7 @@
 //! ```
 
 mod address;
+mod answer;
 mod clsact;
 pub mod container;
 pub mod device;
@@ -23,12 +24,14 @@ mod mended;
 mod named_namespace;
 mod namespace;
 mod neighbor;
+mod object;
 mod route;
 mod socket;
 mod vxlan;
 mod watch;
 
 pub use address::{Address, AddressScope};
+pub use answer::Answer;
 pub use container::{ContainerLinks, ContainerSpec};
 pub use device::{ALIAS, Device, DeviceError, DeviceSpec};
 pub use error::NetlinkError;
@@ -39,6 +42,7 @@ pub use mended::Mended;
 pub use named_namespace::NamedNamespace;
 pub use namespace::{Namespace, NamespaceId};
 pub use neighbor::Neighbor;
+pub use object::Object;
 pub use route::{Route, RouteFilter, RouteKind};
 pub use socket::Netlink;
 pub use vxlan::VxlanSpec;

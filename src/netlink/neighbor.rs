@@ -109,7 +109,7 @@ fn message_of(neighbor: &Neighbor) -> NeighbourMessage {
 }
 
 /// Entries of IPv4 and IPv6; bridges and VXLAN devices list theirs in the same table.
-fn neighbor_of(message: RouteNetlinkMessage) -> Option<Neighbor> {
+pub(super) fn neighbor_of(message: RouteNetlinkMessage) -> Option<Neighbor> {
     let RouteNetlinkMessage::NewNeighbour(message) = message else {
         return None;
     };

@@ -219,7 +219,7 @@ fn scope_of(route: &Route) -> RouteScope {
 }
 
 /// A route of the main table; `None` for other tables, cached routes and host bits the kernel would not send.
-fn route_of(message: RouteNetlinkMessage, family: AddressFamily) -> Option<Route> {
+pub(super) fn route_of(message: RouteNetlinkMessage, family: AddressFamily) -> Option<Route> {
     let RouteNetlinkMessage::NewRoute(message) = message else {
         return None;
     };

@@ -7,7 +7,7 @@ use netlink_packet_core::{NetlinkBuffer, NlasIterator};
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 use socket2::SockRef;
 
-use super::socket::messages;
+use super::answer::messages;
 use crate::error::{SetupError, errno, shortage};
 
 // linux/rtnetlink.h, enum rtnetlink_groups.
@@ -52,6 +52,18 @@ pub enum WatchEvent {
     Changed,
     /// The link is deleted or in another namespace.
     Gone,
+}
+
+impl WatchEvent {
+    /// What one datagram of notifications says of the link with number `interface`.
+    #[must_use]
+    pub fn of(datagram: &[u8], interface: u32) -> Self {
+        messages(datagram)
+            .map(|message| judge(&message, interface))
+            .max()
+            // Cut or unreadable: it may have been ours.
+            .unwrap_or(Self::Changed)
+    }
 }
 
 /// Listens to the kernel's notifications and picks out those about one link.
@@ -101,7 +113,7 @@ impl Watcher {
         for _ in 0..DRAIN_MAX {
             self.buffer.clear();
             match self.socket.recv(&mut self.buffer, 0) {
-                Ok(_) => event = event.max(judge_all(&self.buffer, self.interface)),
+                Ok(_) => event = event.max(WatchEvent::of(&self.buffer, self.interface)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(event),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // Notifications were lost, maybe one of ours.
@@ -133,14 +145,6 @@ fn open_socket() -> io::Result<Socket> {
         socket.add_membership(group)?;
     }
     Ok(socket)
-}
-
-fn judge_all(datagram: &[u8], interface: u32) -> WatchEvent {
-    messages(datagram)
-        .map(|message| judge(&message, interface))
-        .max()
-        // Cut or unreadable: it may have been ours.
-        .unwrap_or(WatchEvent::Changed)
 }
 
 /// One notification, without decoding or allocating: most are about other links.
@@ -208,19 +212,19 @@ mod tests {
     #[test]
     fn only_our_link_counts() {
         assert_eq!(
-            judge_all(&link(RTM_NEWLINK, 0, OURS), OURS),
+            WatchEvent::of(&link(RTM_NEWLINK, 0, OURS), OURS),
             WatchEvent::Changed
         );
         assert_eq!(
-            judge_all(&link(RTM_NEWLINK, 0, 8), OURS),
+            WatchEvent::of(&link(RTM_NEWLINK, 0, 8), OURS),
             WatchEvent::Nothing
         );
         assert_eq!(
-            judge_all(&link(RTM_DELADDR, 2, OURS), OURS),
+            WatchEvent::of(&link(RTM_DELADDR, 2, OURS), OURS),
             WatchEvent::Changed
         );
         assert_eq!(
-            judge_all(&link(RTM_DELADDR, 2, 8), OURS),
+            WatchEvent::of(&link(RTM_DELADDR, 2, 8), OURS),
             WatchEvent::Nothing
         );
     }
@@ -229,25 +233,25 @@ mod tests {
     fn deletion_is_gone_but_leaving_a_bridge_is_not() {
         const AF_BRIDGE: u8 = 7;
         assert_eq!(
-            judge_all(&link(RTM_DELLINK, 0, OURS), OURS),
+            WatchEvent::of(&link(RTM_DELLINK, 0, OURS), OURS),
             WatchEvent::Gone
         );
         assert_eq!(
-            judge_all(&link(RTM_DELLINK, AF_BRIDGE, OURS), OURS),
+            WatchEvent::of(&link(RTM_DELLINK, AF_BRIDGE, OURS), OURS),
             WatchEvent::Changed
         );
         assert_eq!(
-            judge_all(&link(RTM_DELLINK, 0, 8), OURS),
+            WatchEvent::of(&link(RTM_DELLINK, 0, 8), OURS),
             WatchEvent::Nothing
         );
     }
 
     #[test]
     fn routes_count_on_our_link_or_unreachable() {
-        assert_eq!(judge_all(&route(1, OURS), OURS), WatchEvent::Changed);
-        assert_eq!(judge_all(&route(1, 8), OURS), WatchEvent::Nothing);
+        assert_eq!(WatchEvent::of(&route(1, OURS), OURS), WatchEvent::Changed);
+        assert_eq!(WatchEvent::of(&route(1, 8), OURS), WatchEvent::Nothing);
         assert_eq!(
-            judge_all(&route(libc::RTN_UNREACHABLE, 8), OURS),
+            WatchEvent::of(&route(libc::RTN_UNREACHABLE, 8), OURS),
             WatchEvent::Changed
         );
     }
@@ -256,10 +260,10 @@ mod tests {
     fn the_gravest_of_several_wins_and_nonsense_is_a_change() {
         let mut both = link(RTM_DELLINK, 0, OURS);
         both.extend(route(1, 8));
-        assert_eq!(judge_all(&both, OURS), WatchEvent::Gone);
-        assert_eq!(judge_all(&[1, 2, 3], OURS), WatchEvent::Changed);
+        assert_eq!(WatchEvent::of(&both, OURS), WatchEvent::Gone);
+        assert_eq!(WatchEvent::of(&[1, 2, 3], OURS), WatchEvent::Changed);
         for end in 0..both.len() {
-            let _ = judge_all(&both[..end], OURS);
+            let _ = WatchEvent::of(&both[..end], OURS);
         }
     }
 }
