@@ -1,5 +1,17 @@
-//! In-memory twins of the devices: a [`MemoryTap`] for the host's side, and [`MemoryUnderlay`] ports joined by what the caller moves
-//! between them. No root, no clock, no threads.
+//! In-memory twins of the devices: a [`MemoryTap`] for the host's side, a [`MemoryUnderlay`] for the network's. No root, no clock, no
+//! threads: a frame or datagram is where the caller put it until a lane reads it.
+//!
+//! ```text
+//! host_sends --> MemoryTap --> Lane --> MemoryUnderlay --> take_sent ----.
+//!                                                                        |  Wire, or whatever the caller likes
+//! host_receives <-- MemoryTap <-- Lane <-- MemoryUnderlay <-- arrive <---'
+//! ```
+//!
+//! [`MemoryCell`] is all of one line together with its tables and counters; a [`Wire`] joins cells and loses, doubles and reorders what it
+//! carries. `examples/two_cores.rs` has two cells exchange flows, `examples/fuzz_harness.rs` feeds one whatever bytes it is given.
+
+mod cell;
+mod wire;
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -10,6 +22,9 @@ use bytes::Bytes;
 use super::{Arrivals, Datagram, SOURCE_PORTS, Tap, Transmit, Underlay};
 use crate::vtep::Outer;
 use crate::wire::vnet::{self, GsoType, VnetHeader};
+
+pub use cell::MemoryCell;
+pub use wire::{Damage, Faults, OVERTAKEN_MAX, Wire};
 
 /// A TAP whose host is two queues.
 #[derive(Debug, Default)]
@@ -120,6 +135,12 @@ impl MemoryUnderlay {
     /// the last, which may be shorter.
     pub fn join_runs(&mut self) {
         self.joins_runs = true;
+    }
+
+    /// The address it sends from.
+    #[must_use]
+    pub fn local(&self) -> IpAddr {
+        self.local
     }
 
     /// How many sends there were, each of one datagram or a run of them.

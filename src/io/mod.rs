@@ -24,6 +24,8 @@ pub mod worker;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 
+/// What [`Lane::new`] takes its tables in, of the crate `arc-swap`.
+pub use arc_swap::ArcSwap;
 pub use arrivals::Arrivals;
 pub use fault::Fault;
 pub use lane::{Lane, LaneError, LaneOptions, Progress, run_max_segs};

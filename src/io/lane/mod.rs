@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::{Fault, MarkTags, Offloads, Tap, Underlay};
+use super::{Fault, MarkTags, OffloadState, Offloads, Tap, Underlay};
 use crate::counters::{Counters, Shard};
 use crate::drop_reason::DropReason;
 use crate::tables::{Peer, Tables};
@@ -53,6 +53,18 @@ pub struct LaneOptions {
     pub offloads: Arc<Offloads>,
     /// Whether marks cross the TAP.
     pub mark_tags: Arc<MarkTags>,
+}
+
+impl LaneOptions {
+    /// A TAP of that MTU on a host that does all it can for us, as the in-memory devices do; marks do not cross it.
+    #[must_use]
+    pub fn with_all_offloads(mtu_bytes: u32) -> Self {
+        Self {
+            mtu_bytes,
+            offloads: Arc::new(Offloads::from_fn(|_| OffloadState::On)),
+            mark_tags: Arc::default(),
+        }
+    }
 }
 
 /// Why a lane ended. A packet never ends one.
