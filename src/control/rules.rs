@@ -140,7 +140,10 @@ pub(super) fn overlap(a: IpNet, b: IpNet) -> bool {
 
 fn check_route(dst: IpNet, via: Option<IpAddr>) -> Result<(), String> {
     if dst != dst.trunc() {
-        return Err(format!("host bits are set (accepted: {})", dst.trunc()));
+        return Err(format!(
+            "{dst} has host bits set (accepted: {})",
+            dst.trunc()
+        ));
     }
     let Some(via) = via else { return Ok(()) };
     if via.is_ipv4() != dst.addr().is_ipv4() {

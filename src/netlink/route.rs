@@ -245,8 +245,8 @@ pub(super) fn route_of(message: RouteNetlinkMessage, family: AddressFamily) -> O
     for attribute in message.attributes {
         match attribute {
             RouteAttribute::Destination(to) => {
-                route.destination =
-                    IpNet::new(ip_of(&to)?, header.destination_prefix_length).ok()?;
+                let prefix = IpNet::new(ip_of(&to)?, header.destination_prefix_length).ok()?;
+                route.destination = prefix.trunc();
             }
             RouteAttribute::Gateway(gateway) => route.gateway = ip_of(&gateway),
             RouteAttribute::PrefSource(source) => route.source = ip_of(&source),

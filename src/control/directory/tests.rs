@@ -258,7 +258,7 @@ fn what_could_never_work_is_refused_with_the_reason() {
         ),
         (
             route("10.255.1.1/24", "10.255.1.0"),
-            "host bits are set (accepted: 10.255.1.0/24)",
+            "has host bits set (accepted: 10.255.1.0/24)",
         ),
         (group("10.255.108.7", 0), "id 0 means no group"),
         (group("10.254.108.7", 1), "inside no overlay"),
