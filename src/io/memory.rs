@@ -19,7 +19,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 
-use super::{Arrivals, Datagram, SOURCE_PORTS, Tap, Transmit, Underlay};
+use super::{Arrivals, Datagram, Run, SOURCE_PORTS, Tap, Transmit, Underlay};
 use crate::vtep::Outer;
 use crate::wire::vnet::{self, GsoType, VnetHeader};
 
@@ -109,6 +109,12 @@ pub struct MemoryUnderlay {
 /// Datagrams of one message at the most (`UDP_GRO_CNT_MAX`).
 const JOINED_MAX: usize = 64;
 
+/// Datagrams of one send at the most (`UDP_MAX_SEGMENTS` before Linux 6.9).
+const RUN_MAX: usize = 64;
+
+/// Bytes of one send at the most: what an IPv4 datagram can hold.
+const DATAGRAM_MAX: usize = 65_507;
+
 /// First source port of the pool that the flow hash chooses among.
 const FIRST_SOURCE_PORT: u16 = 32768;
 
@@ -157,6 +163,17 @@ impl MemoryUnderlay {
     /// A datagram arrives.
     pub fn arrive(&mut self, datagram: WireDatagram) {
         self.arrived.push_back(datagram);
+    }
+
+    /// Why a host would not send it (`udp_sendmsg`, `udp_send_skb`).
+    fn refusal(&self, run: &Run<'_>) -> Option<i32> {
+        if run.total_len() > DATAGRAM_MAX {
+            Some(libc::EMSGSIZE)
+        } else if run.count() > RUN_MAX {
+            Some(libc::EINVAL)
+        } else {
+            (run.count() > 1 && self.refuses_runs).then_some(libc::EIO)
+        }
     }
 
     /// Moves the datagrams that can be joined behind `first` into `room`; returns their bytes.
@@ -210,20 +227,28 @@ impl Underlay for MemoryUnderlay {
     }
 
     fn send(&mut self, transmit: &Transmit<'_>) -> io::Result<()> {
-        if self.refuses_runs && transmit.run.count() > 1 {
-            return Err(io::Error::from_raw_os_error(libc::EIO));
+        let run = transmit.run;
+        if let Some(errno) = self.refusal(&run) {
+            return Err(io::Error::from_raw_os_error(errno));
         }
         let port = FIRST_SOURCE_PORT + transmit.source as u16;
         self.sends += 1;
-        let datagrams = transmit.run.each().map(|datagram| WireDatagram {
+        let datagrams = cut(&run).map(|payload| WireDatagram {
             source: SocketAddr::new(self.local, port),
             destination: transmit.destination,
             outer: transmit.outer,
-            payload: gather(datagram.slices()),
+            payload,
         });
         self.sent.extend(datagrams);
         Ok(())
     }
+}
+
+/// The datagrams that a host makes of a run: it knows how long the first is, not how long each was meant to be.
+fn cut(run: &Run<'_>) -> impl Iterator<Item = Bytes> {
+    let mut left = gather(run.slices());
+    let each = run.payload_len();
+    (0..run.count()).map(move |_| left.split_to(left.len().min(each)))
 }
 
 /// What a descriptor says that does not block, errno and all.
