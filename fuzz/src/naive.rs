@@ -1,0 +1,364 @@
+//! The core the naive way: lists are scanned, packets copied, no thought of speed. Written from RFC 7348, `vxlan_rcv` and
+//! `vxlan_xmit`, not from the core.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use silk_vtep::DropReason;
+use silk_vtep::tables::{FdbEntry, Local, MarkSource, TableSpec};
+use silk_vtep::wire::arp::Request;
+use silk_vtep::wire::ethernet::Frame;
+use silk_vtep::wire::ndisc::Solicitation;
+use silk_vtep::wire::{MacAddr, Vni};
+
+/// A VTEP whose tables are lists.
+pub struct Naive {
+    /// Who it is.
+    pub local: Local,
+    /// What it knows.
+    pub spec: TableSpec,
+}
+
+/// What becomes of a frame from the host that is not dropped.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outgoing {
+    /// It is sent.
+    Encap {
+        /// The inner destination MAC to write.
+        mac: Option<MacAddr>,
+        /// TOS of the outer packets.
+        tos: u8,
+        /// Where to, each under its header.
+        copies: Vec<(SocketAddr, [u8; 8])>,
+    },
+    /// This goes back to the host.
+    Reply(Vec<u8>),
+}
+
+/// What becomes of a datagram from the underlay that is not dropped.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Incoming {
+    /// The inner frame is delivered.
+    Deliver {
+        /// The mark it has.
+        mark: Option<u32>,
+        /// The ECN bits to write, if they change.
+        ecn: Option<u8>,
+    },
+    /// This goes back to the peer, as if the host had sent it.
+    Reply(Vec<u8>),
+}
+
+impl Naive {
+    /// A frame from the host, which marked it.
+    pub fn outgoing(&self, frame: &[u8], mark: u32) -> Result<Outgoing, DropReason> {
+        let local = &self.local;
+        if frame.len() < 14 {
+            return Err(DropReason::ShortFrame);
+        }
+        let ip = Ip::parse(frame).map_err(|Truncated| DropReason::TruncatedIp)?;
+        let (mut mac, destination) = (None, mac_at(frame, 0));
+        let to = if destination == local.mac && local.routing {
+            let ip = ip.as_ref().ok_or(DropReason::NotRoutable)?;
+            let routed = self.route(ip.destination)?;
+            mac = Some(routed);
+            non_empty(self.destinations(routed), DropReason::NoFdbEntry)?
+        } else if destination.is_multicast() {
+            if let Some(reply) = self.answer_of_neighbor(frame)? {
+                return Ok(Outgoing::Reply(reply));
+            }
+            let own = self.destinations(destination);
+            let to = if own.is_empty() {
+                self.destinations(MacAddr::ZERO)
+            } else {
+                own
+            };
+            non_empty(to, DropReason::NoFloodEntry)?
+        } else {
+            let mut to = self.destinations(destination);
+            if to.is_empty() && !local.routing {
+                to = self.destinations(MacAddr::ZERO);
+            }
+            non_empty(to, DropReason::NoFdbEntry)?
+        };
+        if let Some(ip) = &ip
+            && local.strict_source
+            && !self.is_own(ip.source)
+        {
+            return Err(DropReason::SourceNotLocal);
+        }
+        let mark = self.sent_mark(ip.as_ref(), mark);
+        let ecn = match ip.as_ref().map_or(0, |ip| ip.tos & 3) {
+            3 => 2,
+            ecn => ecn,
+        };
+        let copies = to
+            .iter()
+            .map(|to| (self.socket(to), header(to.vni.unwrap_or(local.vni), mark)));
+        Ok(Outgoing::Encap {
+            mac,
+            tos: local.tos | ecn,
+            copies: copies.collect(),
+        })
+    }
+
+    /// A datagram from `source`.
+    pub fn incoming(&self, bytes: &[u8], source: IpAddr, tos: u8) -> Result<Incoming, DropReason> {
+        let local = &self.local;
+        let is_peer = self.spec.fdb.iter().any(|entry| entry.underlay == source);
+        if local.strict_source && !is_peer {
+            return Err(DropReason::UnknownPeer);
+        }
+        let (header, frame) = bytes.split_at_checked(8).ok_or(DropReason::ShortDatagram)?;
+        if header[0] & 0x08 == 0 {
+            return Err(DropReason::MissingVniFlag);
+        }
+        if u32::from_be_bytes([0, header[4], header[5], header[6]]) != local.vni.value() {
+            return Err(DropReason::UnknownVni);
+        }
+        let reserved = if local.gbp {
+            header[0] & 0x77 != 0 || header[7] != 0
+        } else {
+            header[..4] != [8, 0, 0, 0] || header[7] != 0
+        };
+        if reserved {
+            return Err(DropReason::ReservedBits);
+        }
+        if frame.len() < 14 {
+            return Err(DropReason::ShortInnerFrame);
+        }
+        if mac_at(frame, 6) == local.mac {
+            return Err(DropReason::OwnSourceMac);
+        }
+        let ip = Ip::parse(frame).map_err(|Truncated| DropReason::TruncatedInnerIp)?;
+        let ecn = match &ip {
+            Some(ip) => decapsulated_ecn(ip.tos & 3, tos & 3)?,
+            None => None,
+        };
+        if let Some(ip) = &ip
+            && local.strict_source
+            && !self.is_behind(source, ip.source, mac_at(frame, 6))
+        {
+            return Err(DropReason::SourceNotPeers);
+        }
+        if let Some(reply) = self.answer_of_own(frame) {
+            return Ok(Incoming::Reply(reply));
+        }
+        let mark = u32::from(u16::from_be_bytes([header[2], header[3]]))
+            | u32::from(header[1] & 0x48) << 16;
+        Ok(Incoming::Deliver {
+            mark: (header[0] & 0x80 != 0).then_some(mark),
+            ecn,
+        })
+    }
+
+    /// The MAC of the next hop towards `destination`.
+    fn route(&self, destination: IpAddr) -> Result<MacAddr, DropReason> {
+        if self.in_own_subnet(destination) {
+            return Err(DropReason::AbsentContainer);
+        }
+        let routes = self.spec.routes.iter();
+        let covering = routes.filter(|route| route.prefix.contains(&destination));
+        // Of equal ones the last.
+        let longest = covering.max_by_key(|route| route.prefix.prefix_len());
+        let next_hop = longest.ok_or(DropReason::NoRoute)?.via;
+        self.neighbor(next_hop.unwrap_or(destination))
+            .ok_or(DropReason::NoNeighbor)
+    }
+
+    fn neighbor(&self, address: IpAddr) -> Option<MacAddr> {
+        let mut neighbors = self.spec.neighbors.iter().rev();
+        neighbors
+            .find(|neighbor| neighbor.address == address)
+            .map(|neighbor| neighbor.mac)
+    }
+
+    /// The entries of exactly `mac`: the last, but all that differ of the zero MAC and of multicast ones.
+    fn destinations(&self, mac: MacAddr) -> Vec<FdbEntry> {
+        let mut found: Vec<FdbEntry> = Vec::new();
+        for entry in self.spec.fdb.iter().filter(|entry| entry.mac == mac) {
+            if !mac.is_zero() && !mac.is_multicast() {
+                found.clear();
+            }
+            let same = |other: &FdbEntry| {
+                let vni = |entry: &FdbEntry| entry.vni.unwrap_or(self.local.vni);
+                self.socket(other) == self.socket(entry) && vni(other) == vni(entry)
+            };
+            if !found.iter().any(same) {
+                found.push(entry.clone());
+            }
+        }
+        found
+    }
+
+    fn socket(&self, entry: &FdbEntry) -> SocketAddr {
+        (entry.underlay, entry.port.unwrap_or(self.local.port)).into()
+    }
+
+    /// What the header says; 0: nothing.
+    fn sent_mark(&self, ip: Option<&Ip>, own: u32) -> u32 {
+        let mark = match self.local.marks {
+            MarkSource::Packet => Some(own),
+            MarkSource::Table => ip.and_then(|ip| self.group(ip.source)).map(u32::from),
+            MarkSource::Off => None,
+        };
+        mark.filter(|_| self.local.gbp).unwrap_or(0)
+    }
+
+    fn group(&self, source: IpAddr) -> Option<u16> {
+        let mut groups = self.spec.groups.iter().rev();
+        let group = groups.find(|group| group.address == source)?;
+        Some(group.id.0)
+    }
+
+    fn in_own_subnet(&self, address: IpAddr) -> bool {
+        let mut subnets = self.local.subnets.iter();
+        subnets.any(|subnet| subnet.contains(&address))
+    }
+
+    fn is_own(&self, address: IpAddr) -> bool {
+        self.in_own_subnet(address) || self.local.addresses.contains(&address)
+    }
+
+    /// Whether a packet to `source`, or where nothing is routed a frame to `mac`, would go to `peer`.
+    fn is_behind(&self, peer: IpAddr, source: IpAddr, mac: MacAddr) -> bool {
+        let mac = if self.local.routing {
+            let routes = self.spec.routes.iter();
+            let covering = routes.filter(|route| route.prefix.contains(&source));
+            let longest = covering.max_by_key(|route| route.prefix.prefix_len());
+            longest.and_then(|route| self.neighbor(route.via.unwrap_or(source)))
+        } else {
+            Some(mac)
+        };
+        let to = mac.map(|mac| self.destinations(mac)).unwrap_or_default();
+        to.iter().any(|entry| entry.underlay == peer)
+    }
+
+    /// What a broadcast request of the host is told.
+    fn answer_of_neighbor(&self, frame: &[u8]) -> Result<Option<Vec<u8>>, DropReason> {
+        let Some(question) = Question::parse(frame).filter(|_| self.local.routing) else {
+            return Ok(None);
+        };
+        match self.neighbor(question.target()) {
+            Some(mac) if !question.is_probe() => Ok(Some(question.answer(mac))),
+            _ if self.destinations(MacAddr::ZERO).is_empty() => Err(DropReason::NoNeighbor),
+            _ => Ok(None),
+        }
+    }
+
+    /// What a peer is told that asks for an address of ours.
+    fn answer_of_own(&self, frame: &[u8]) -> Option<Vec<u8>> {
+        let question = Question::parse(frame).filter(|_| self.local.routing)?;
+        let ours = self.local.addresses.contains(&question.target());
+        (ours && !question.is_probe()).then(|| question.answer(self.local.mac))
+    }
+}
+
+/// An ARP request or neighbour solicitation; the target `arp_nd` holds their codecs against etherparse.
+enum Question {
+    Arp(Request),
+    Ndisc(Solicitation),
+}
+
+impl Question {
+    fn parse(frame: &[u8]) -> Option<Self> {
+        let frame = Frame::new_checked(frame)?;
+        let arp = Request::parse(frame).map(Self::Arp);
+        let question = arp.or_else(|| Solicitation::parse(frame).map(Self::Ndisc))?;
+        let asker = match &question {
+            Self::Arp(request) => request.sender_mac,
+            Self::Ndisc(solicitation) => solicitation.sender_mac,
+        };
+        (!asker.is_multicast()).then_some(question)
+    }
+
+    fn target(&self) -> IpAddr {
+        match self {
+            Self::Arp(request) => request.target_ip.into(),
+            Self::Ndisc(solicitation) => solicitation.target.into(),
+        }
+    }
+
+    fn is_probe(&self) -> bool {
+        match self {
+            Self::Arp(request) => request.sender_ip.is_unspecified(),
+            Self::Ndisc(solicitation) => solicitation.sender_ip == Ipv6Addr::UNSPECIFIED,
+        }
+    }
+
+    fn answer(&self, mac: MacAddr) -> Vec<u8> {
+        match self {
+            Self::Arp(request) => request.reply(mac).to_vec(),
+            Self::Ndisc(solicitation) => solicitation.advertisement(mac, false).to_vec(),
+        }
+    }
+}
+
+/// An ethertype that promises a header which is not there.
+struct Truncated;
+
+/// What forwarding looks at.
+struct Ip {
+    source: IpAddr,
+    destination: IpAddr,
+    tos: u8,
+}
+
+impl Ip {
+    fn parse(frame: &[u8]) -> Result<Option<Self>, Truncated> {
+        let packet = &frame[14..];
+        match frame[12..14] {
+            [0x08, 0x00] => {
+                let header = packet.first_chunk::<20>().ok_or(Truncated)?;
+                let address = |at: usize| {
+                    IpAddr::from([header[at], header[at + 1], header[at + 2], header[at + 3]])
+                };
+                Ok(Some(Self {
+                    source: address(12),
+                    destination: address(16),
+                    tos: header[1],
+                }))
+            }
+            [0x86, 0xdd] => {
+                let header = packet.first_chunk::<40>().ok_or(Truncated)?;
+                let address = |at: usize| {
+                    let octets: [u8; 16] = std::array::from_fn(|index| header[at + index]);
+                    IpAddr::from(octets)
+                };
+                Ok(Some(Self {
+                    source: address(8),
+                    destination: address(24),
+                    tos: header[0] << 4 | header[1] >> 4,
+                }))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+fn mac_at(frame: &[u8], at: usize) -> MacAddr {
+    MacAddr::new(std::array::from_fn(|index| frame[at + index]))
+}
+
+fn non_empty(to: Vec<FdbEntry>, or: DropReason) -> Result<Vec<FdbEntry>, DropReason> {
+    if to.is_empty() { Err(or) } else { Ok(to) }
+}
+
+/// G only with a mark, though its id may be 0; D and A stand where they do in the mark.
+fn header(vni: Vni, mark: u32) -> [u8; 8] {
+    let [_, a, b, c] = vni.value().to_be_bytes();
+    let [_, policy, high, low] = mark.to_be_bytes();
+    match mark {
+        0 => [0x08, 0, 0, 0, a, b, c, 0],
+        _ => [0x88, policy & 0x48, high, low, a, b, c, 0],
+    }
+}
+
+/// The table of RFC 6040 as the kernel has it; `None`: nothing changes.
+fn decapsulated_ecn(inner: u8, outer: u8) -> Result<Option<u8>, DropReason> {
+    match (inner, outer) {
+        (0, 3) => Err(DropReason::EcnCeNotEct),
+        (1 | 2, 3) => Ok(Some(3)),
+        (2, 1) => Ok(Some(1)),
+        _ => Ok(None),
+    }
+}
