@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::drop_reason::DropReason;
 
-/// One [`Shard`] per lane.
+/// One [`Shard`] per lane. Lanes write through shared references; whoever likes reads [`totals`](Self::totals) meanwhile.
 #[derive(Debug)]
 pub struct Counters(Box<[Shard]>);
 
@@ -37,7 +37,8 @@ impl Carried {
     }
 }
 
-/// A reading.
+/// A reading. Every packet is in exactly one of `tx_packets`, `rx_packets`, `replies` and `drops`, but for an answer to a peer, which is a
+/// reply and sent too, and for a frame that is replicated or cut, which is sent once a copy or segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Totals {
     /// Frames sent to the underlay; a replicated frame counts once a copy.
@@ -53,7 +54,7 @@ pub struct Totals {
     /// Frames from the underlay whose TCP or UDP checksum was wrong and was the pseudo-header's sum: taken for one that the peer left to
     /// a card, and given to the host to be finished. Super-frames of a kernel peer are all among them.
     pub partial_checksums: u64,
-    /// By `DropReason as usize`.
+    /// By `DropReason as usize`; [`drops`](Self::drops()) names those that occurred.
     pub drops: [u64; DropReason::COUNT],
 }
 

@@ -50,9 +50,10 @@
 //! ([`tables::PathMtu`]): lanes leave word there of what the host refused, control finds out and writes a bound. Nothing else crosses.
 //! Lanes share nothing else they write, and nothing's correctness depends on which lane a packet is on.
 //!
-//! The core needs no root, no clock and no threads: build a [`Tables`](tables::Tables), call [`vtep::egress`] or [`vtep::ingress`] with
-//! any bytes, read the verdict. `examples/embed.rs` sends a packet from one cell to another; here nobody is known yet, so a frame for the
-//! VTEP's own MAC finds no route:
+//! The core needs no root, no clock and no threads, and neither does a whole VTEP over [devices in memory](io::memory). Build a [`Tables`](tables::Tables), call [`vtep::egress`] or [`vtep::ingress`] with
+//! any bytes, read the verdict. `examples/fuzz_harness.rs` is a harness for any fuzzer, `examples/two_cores.rs` has two VTEPs talk over
+//! a wire that loses, doubles and reorders, `examples/embed.rs` sends a packet from one cell to another. Here nobody is known yet, so a
+//! frame for the VTEP's own MAC finds no route:
 //!
 //! ```
 //! use std::sync::Arc;

@@ -37,6 +37,10 @@ pub use route::{Route, RouteTable};
 pub use segmentation::Segmentation;
 
 /// Everything the core reads for one packet: an immutable snapshot.
+///
+/// [`compile`](Self::compile) makes the first one from a [`TableSpec`], [`update`](Self::update) the next. Nothing of a snapshot ever
+/// changes but the counters of its peers, so it can be read from any number of threads. Each table answers for itself (`routes.lookup`),
+/// and [`resolve`](Self::resolve) takes the whole walk of a packet.
 #[derive(Debug, Clone)]
 pub struct Tables {
     /// Who we are.
@@ -56,6 +60,32 @@ pub struct Tables {
 }
 
 /// What a snapshot is compiled from: plain lists, one entry per key.
+///
+/// Another cell takes three entries: the route to its containers' subnet, the neighbour that is the next hop, and where that one's MAC is.
+/// [`PeerSpec`](crate::control::PeerSpec) makes them of one lease.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use silk_vtep::tables::{CounterRegistry, FdbEntry, Local, Neighbor, Route, TableSpec, Tables};
+/// use silk_vtep::wire::MacAddr;
+///
+/// let mac: MacAddr = "ee:ee:0a:ff:2b:00".parse()?;
+/// let via = "10.255.43.0".parse()?;
+/// let spec = TableSpec {
+///     routes: vec![Route { prefix: "10.255.43.0/24".parse()?, via: Some(via) }],
+///     neighbors: vec![Neighbor { address: via, mac }],
+///     fdb: vec![FdbEntry { mac, underlay: "10.0.16.14".parse()?, port: None, vni: None }],
+///     groups: vec![],
+/// };
+/// let local = Arc::new(Local::silk("10.255.108.0/24".parse()?));
+/// let tables = Tables::compile(local, &spec, &mut CounterRegistry::new(1));
+///
+/// let resolved = tables.resolve("10.255.43.6".parse()?).expect("all three entries are there");
+/// assert_eq!(resolved.destinations[0].underlay, "10.0.16.14:4789".parse()?);
+/// assert_eq!(resolved.mac, mac);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct TableSpec {
     /// One per prefix.

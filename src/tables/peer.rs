@@ -21,7 +21,8 @@ pub struct Peer {
     pub path_mtu: PathMtu,
 }
 
-/// Peers by underlay address, with what is known of them, kept while snapshots come and go.
+/// Peers by underlay address, with what is known of them, kept while snapshots come and go: one counts on from snapshot to snapshot. Who
+/// compiles but one snapshot passes `&mut CounterRegistry::new(1)` and forgets it.
 #[derive(Debug)]
 pub struct CounterRegistry {
     lanes: usize,
@@ -29,7 +30,7 @@ pub struct CounterRegistry {
 }
 
 impl CounterRegistry {
-    /// An empty registry that makes counters for `lanes` lanes.
+    /// An empty registry that makes counters for `lanes` lanes, as many as will count.
     #[must_use]
     pub fn new(lanes: usize) -> Self {
         Self {

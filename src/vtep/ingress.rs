@@ -57,6 +57,26 @@ pub struct Deliver<'t> {
 ///
 /// The checks are those of the kernel's device and in its order (`vxlan_rcv`), with ours around them: first whether the sender is a
 /// peer, last whether the inner source address lies behind it.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use silk_vtep::DropReason;
+/// use silk_vtep::tables::{CounterRegistry, Local, TableSpec, Tables};
+/// use silk_vtep::vtep::{self, Ingress, Received};
+///
+/// let local = Arc::new(Local::silk("10.255.108.0/24".parse()?));
+/// let tables = Tables::compile(local, &TableSpec::default(), &mut CounterRegistry::new(1));
+/// let received = Received { source: "192.0.2.1".parse()?, tos: 0 };
+/// match vtep::ingress(&tables, b"any bytes", received) {
+///     Ingress::Drop { reason, peer } => {
+///         assert_eq!(reason, DropReason::UnknownPeer);
+///         assert!(peer.is_none());
+///     }
+///     other => panic!("nobody is known here, and yet: {other:?}"),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use]
 pub fn ingress<'t>(tables: &'t Tables, bytes: &[u8], received: Received) -> Ingress<'t> {
     let id = tables.peers.find(received.source);

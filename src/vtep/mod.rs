@@ -4,6 +4,18 @@
 //! changes the packet: a verdict says what to write, and whoever owns the buffer writes it ([`Encap::header`], [`Deliver::ecn`]). So one
 //! decision can serve a super-frame as well as a single packet, and replay, fuzzers and the daemon run the same code.
 //!
+//! What is left to the caller:
+//!
+//! | verdict | what it asks for |
+//! |---|---|
+//! | [`Egress::Encap`] | write [`destination_mac`](Encap::destination_mac) into the frame, if there is one; then, for each destination, send [`header`](Encap::header) and frame to its `underlay` address, under `tos`, from a port that `flow_hash` chooses |
+//! | [`Egress::Reply`] | give the frame back to the host |
+//! | [`Ingress::Deliver`] | write [`ecn`](Deliver::ecn) into the inner header, if there is one ([`write_ecn`](crate::wire::ip::write_ecn)); give the inner frame to the host |
+//! | [`Ingress::Reply`] | judge the frame as if the host had sent it |
+//! | [`Egress::Drop`], [`Ingress::Drop`] | count the reason |
+//!
+//! A [`Lane`](crate::io::Lane) does all of it; who has no devices has [`MemoryCell`](crate::io::memory::MemoryCell).
+//!
 //! Called by the lanes in `io`, by examples and by tests.
 
 mod egress;

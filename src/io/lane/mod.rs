@@ -85,6 +85,10 @@ pub enum LaneError {
 }
 
 /// One TAP queue and one underlay port, joined by the core. Shares nothing it writes: counters are its own shard.
+///
+/// It has no thread and waits for nothing: [`egress_batch`](Self::egress_batch) and [`ingress_batch`](Self::ingress_batch) forward what
+/// is there, and whoever calls them decides when. The daemon does so from readiness events ([`worker`](super::worker)); over devices in
+/// memory, [`MemoryCell`](super::memory::MemoryCell) puts all the parts together.
 #[derive(Debug)]
 pub struct Lane<T, U> {
     index: usize,
@@ -99,7 +103,8 @@ pub struct Lane<T, U> {
 }
 
 impl<T: Tap, U: Underlay> Lane<T, U> {
-    /// Lane `index` of those that `counters` has shards for.
+    /// Lane `index` of those that `counters` has shards for. `tables` is where whoever changes them stores the next snapshot; it is loaded
+    /// once a batch, and its peers' counters must have as many shards ([`CounterRegistry::new`](crate::tables::CounterRegistry::new)).
     pub fn new(
         index: usize,
         tap: T,
