@@ -49,6 +49,8 @@ fn repair_v4(packet: &mut [u8], checksum: Checksum) {
     }
     packet[0] = 0x40 | (header_len / 4) as u8;
     put(packet, 2..4, packet.len().min(65_535));
+    // The reserved bit, which etherparse leaves out of its sums.
+    packet[6] &= 0x7f;
     put(packet, 10..12, 0);
     let checksum_field = !fold(sum(&packet[..header_len]));
     put(packet, 10..12, checksum_field.into());
@@ -78,7 +80,7 @@ fn repair_transport(segment: &mut [u8], protocol: u8, addresses: u64, checksum: 
             if header_len < 20 || header_len > segment.len() {
                 segment[12] = 0x50;
             }
-            // Bits that etherparse does not know, and leaves out of its sums.
+            // Reserved bits likewise.
             segment[12] &= 0xf1;
             16..18
         }
