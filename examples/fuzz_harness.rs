@@ -14,11 +14,12 @@ use std::fs;
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr};
 
+use silk_vtep::DropReason;
 use silk_vtep::control::PeerSpec;
 use silk_vtep::io::LaneOptions;
 use silk_vtep::io::memory::{MemoryCell, WireDatagram};
 use silk_vtep::tables::{Local, TableSpec, Tables};
-use silk_vtep::vtep::{self, Egress, Ingress, Received};
+use silk_vtep::vtep::{self, Egress, Ingress, Outer, Received};
 use silk_vtep::wire::{MacAddr, Mark, vxlan};
 
 const OWN_UNDERLAY: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 32, 12));
@@ -85,7 +86,7 @@ impl Harness {
             cell.underlay().arrive(WireDatagram {
                 source: (PEER_UNDERLAY, 40_000).into(),
                 destination: (OWN_UNDERLAY, vxlan::PORT).into(),
-                tos: 0,
+                outer: Outer::of_tos(0),
                 payload: input.to_vec().into(),
             });
         });
@@ -151,6 +152,10 @@ fn judge_frame(tables: &Tables, input: &[u8]) -> String {
             format!("encap, {:02x?}", headers.collect::<Vec<_>>())
         }
         Egress::Reply(reply) => format!("reply {:02x?}", reply.frame()),
+        Egress::Fragment { mtu, .. } => format!("encap in fragments of {mtu} bytes"),
+        Egress::TooBig(too_big) => {
+            format!("drop, {}, of {} bytes", DropReason::PathMtu, too_big.mtu)
+        }
         Egress::Drop(reason) => format!("drop, {reason}"),
     }
 }

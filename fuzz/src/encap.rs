@@ -24,13 +24,16 @@ pub fn target(data: &[u8]) {
         Egress::Encap(encap) => {
             let copies = encap.destinations.iter();
             let copies = copies.map(|to| (to.underlay, encap.header(to))).collect();
-            let (mac, tos) = (encap.destination_mac, encap.tos);
+            let (mac, tos) = (encap.destination_mac, encap.outer.tos);
             assert_eq!(Ok(Outgoing::Encap { mac, tos, copies }), expected);
             check_headers(&encap, world.naive.local.gbp);
             check_hash(frame, encap.flow_hash);
         }
         Egress::Reply(reply) => {
             assert_eq!(Ok(Outgoing::Reply(reply.frame().to_vec())), expected);
+        }
+        Egress::Fragment { .. } | Egress::TooBig(_) => {
+            panic!("no path is known to be narrow, and this one was: {expected:?}")
         }
         Egress::Drop(reason) => assert_eq!(Err(reason), expected),
     }

@@ -96,7 +96,7 @@ impl Naive {
             .map(|to| (self.socket(to), header(to.vni.unwrap_or(local.vni), mark)));
         Ok(Outgoing::Encap {
             mac,
-            tos: local.tos | ecn,
+            tos: local.outer.tos.fixed().expect("the worlds inherit none") | ecn,
             copies: copies.collect(),
         })
     }
@@ -227,7 +227,7 @@ impl Naive {
             let longest = covering.max_by_key(|route| route.prefix.prefix_len());
             longest.and_then(|route| self.neighbor(route.via.unwrap_or(source)))
         } else {
-            Some(mac)
+            Some(mac).filter(|mac| !mac.is_zero() && !mac.is_multicast())
         };
         let to = mac.map(|mac| self.destinations(mac)).unwrap_or_default();
         to.iter().any(|entry| entry.underlay == peer)

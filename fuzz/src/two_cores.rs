@@ -12,6 +12,7 @@ mod traffic;
 
 use arbitrary::Unstructured;
 use silk_vtep::io::memory::WireDatagram;
+use silk_vtep::vtep::Outer;
 
 use cell::Cell;
 use step::{Fate, Refusal};
@@ -128,7 +129,10 @@ impl Pair {
                         ..datagram
                     });
                 }
-                Fate::OtherTos(tos) => to.arrive(WireDatagram { tos, ..datagram }),
+                Fate::OtherTos(tos) => to.arrive(WireDatagram {
+                    outer: Outer::of_tos(tos),
+                    ..datagram
+                }),
                 Fate::Cut(len) => {
                     let mut datagram = datagram;
                     datagram.payload.truncate(len.into());

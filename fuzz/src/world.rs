@@ -4,7 +4,8 @@ use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 
 use silk_vtep::tables::{
-    CounterRegistry, FdbEntry, GroupEntry, Local, MarkSource, Neighbor, Route, TableSpec, Tables,
+    CounterRegistry, FdbEntry, GroupEntry, Local, MarkSource, Neighbor, OuterField, Route,
+    TableSpec, Tables,
 };
 use silk_vtep::wire::{GroupId, MacAddr, Vni};
 
@@ -71,7 +72,7 @@ fn local(setting: u8) -> Local {
     if setting & MARKED != 0 {
         local.marks = MarkSource::Packet;
     }
-    local.tos = if setting & TOS == 0 { 0 } else { 0x28 };
+    local.outer.tos = OuterField::Fixed(if setting & TOS == 0 { 0 } else { 0x28 });
     local
 }
 

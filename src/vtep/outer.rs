@@ -16,6 +16,16 @@ pub struct Outer {
 }
 
 impl Outer {
+    /// With this TOS, and the rest as it is where nothing else is told: TTL 64, DF clear.
+    #[must_use]
+    pub const fn of_tos(tos: u8) -> Self {
+        Self {
+            tos,
+            ttl: DEFAULT_TTL,
+            df: false,
+        }
+    }
+
     /// For a frame that carries `inner`, behind VLAN tags if it `is_tagged`. One that is not IP has nothing to inherit: TOS 0, the default
     /// TTL, DF clear. Behind a tag DF alone is not seen (`vxlan_xmit_one` asks the frame's own ethertype).
     #[inline]

@@ -7,6 +7,7 @@ use silk_vtep::control::{Change, Config, Directory, Entry, Origin, PeerSpec};
 use silk_vtep::io::memory::{MemoryCell, WireDatagram};
 use silk_vtep::io::{LaneOptions, MarkTags, OffloadState, Offloads};
 use silk_vtep::tables::MarkSource;
+use silk_vtep::vtep::Outer;
 use silk_vtep::wire::{GroupId, MacAddr, Vni};
 
 use super::super::naive::Naive;
@@ -157,7 +158,7 @@ impl Cell {
         WireDatagram {
             source: (source, 40_000).into(),
             destination: (self.underlay, 4789).into(),
-            tos,
+            outer: Outer::of_tos(tos),
             payload: payload.to_vec().into(),
         }
     }

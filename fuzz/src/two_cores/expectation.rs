@@ -9,6 +9,7 @@ use silk_vtep::io::SOURCE_PORTS;
 use silk_vtep::io::memory::{MemoryCell, WireDatagram};
 use silk_vtep::offload;
 use silk_vtep::tables::MarkSource;
+use silk_vtep::vtep::Outer;
 use silk_vtep::wire::ethernet::Frame;
 use silk_vtep::wire::vnet::{self, GsoType, VnetHeader};
 use silk_vtep::wire::{Ecn, flow, ip};
@@ -86,7 +87,9 @@ impl<'a> Expectation<'a> {
     /// A datagram of the underlay.
     pub(super) fn arrived(&mut self, datagram: &WireDatagram) {
         let source = datagram.source.ip().to_canonical();
-        let verdict = self.naive.incoming(&datagram.payload, source, datagram.tos);
+        let verdict = self
+            .naive
+            .incoming(&datagram.payload, source, datagram.outer.tos);
         match verdict {
             Err(reason) => self.drop(reason),
             Ok(Incoming::Reply(reply)) => self.reply(&reply),
@@ -141,7 +144,7 @@ impl<'a> Expectation<'a> {
                 self.sent.push(WireDatagram {
                     source: (self.underlay, port).into(),
                     destination,
-                    tos,
+                    outer: Outer::of_tos(tos),
                     payload: [&header[..], frame].concat().into(),
                 });
             }
@@ -194,6 +197,7 @@ impl<'a> Expectation<'a> {
         if is_super_frame && !whole && harness::cut(&frame, &header).is_err() {
             return self.drop(DropReason::TapRefused);
         }
+        self.totals.partial_checksums += u64::from(header.needs_csum);
         self.totals.rx_packets += 1;
         self.totals.rx_bytes += inner.len() as u64;
         self.to_host.extend(finished(&header, frame));
@@ -224,6 +228,7 @@ fn since(before: &Totals, after: &Totals) -> Totals {
         rx_packets: after.rx_packets - before.rx_packets,
         rx_bytes: after.rx_bytes - before.rx_bytes,
         replies: after.replies - before.replies,
+        partial_checksums: after.partial_checksums - before.partial_checksums,
         drops: std::array::from_fn(|n| after.drops[n] - before.drops[n]),
     }
 }

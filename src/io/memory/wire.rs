@@ -154,12 +154,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::vtep::Outer;
 
     fn datagram(number: u16, to: [u8; 4]) -> WireDatagram {
         WireDatagram {
             source: ([10, 0, 0, 1], 32768).into(),
             destination: (to, 4789).into(),
-            tos: 0,
+            outer: Outer::of_tos(0),
             payload: number.to_be_bytes().to_vec().into(),
         }
     }
