@@ -18,6 +18,7 @@ use crate::tables::{Changed, CounterRegistry, Local, TableSpec, Tables};
 /// use silk_vtep::io::LaneOptions;
 /// use silk_vtep::io::memory::{MemoryCell, WireDatagram};
 /// use silk_vtep::tables::{Local, TableSpec};
+/// use silk_vtep::vtep::Outer;
 ///
 /// let local = Local::silk("10.255.108.0/24".parse()?);
 /// let options = LaneOptions::with_all_offloads(1450);
@@ -26,7 +27,7 @@ use crate::tables::{Changed, CounterRegistry, Local, TableSpec, Tables};
 /// cell.underlay().arrive(WireDatagram {
 ///     source: "192.0.2.1:32768".parse()?,
 ///     destination: "10.0.32.12:4789".parse()?,
-///     tos: 0,
+///     outer: Outer { tos: 0, ttl: 64, df: false },
 ///     payload: b"any bytes".to_vec().into(),
 /// });
 /// cell.forward();
