@@ -56,9 +56,13 @@ impl Naive {
             return Err(DropReason::ShortFrame);
         }
         let ip = Ip::parse(frame).map_err(|Truncated| DropReason::TruncatedIp)?;
+        let inner = Ip::parse(&without_tags(frame)).map_err(|Truncated| DropReason::TruncatedIp)?;
         let (mut mac, destination) = (None, mac_at(frame, 0));
         let to = if destination == local.mac && local.routing {
-            let ip = ip.as_ref().ok_or(DropReason::NotRoutable)?;
+            let Some(ip) = &ip else {
+                let reply = self.answer_of_neighbor(frame)?;
+                return reply.map(Outgoing::Reply).ok_or(DropReason::NotRoutable);
+            };
             let routed = self.route(ip.destination)?;
             mac = Some(routed);
             non_empty(self.destinations(routed), DropReason::NoFdbEntry)?
@@ -87,7 +91,7 @@ impl Naive {
             return Err(DropReason::SourceNotLocal);
         }
         let mark = self.sent_mark(ip.as_ref(), mark);
-        let ecn = match ip.as_ref().map_or(0, |ip| ip.tos & 3) {
+        let ecn = match inner.map_or(0, |ip| ip.tos & 3) {
             3 => 2,
             ecn => ecn,
         };
@@ -233,13 +237,13 @@ impl Naive {
         to.iter().any(|entry| entry.underlay == peer)
     }
 
-    /// What a broadcast request of the host is told.
+    /// What a request of the host is told, by broadcast or to our own MAC.
     fn answer_of_neighbor(&self, frame: &[u8]) -> Result<Option<Vec<u8>>, DropReason> {
         let Some(question) = Question::parse(frame).filter(|_| self.local.routing) else {
             return Ok(None);
         };
         match self.neighbor(question.target()) {
-            Some(mac) if !question.is_probe() => Ok(Some(question.answer(mac))),
+            Some(mac) if !question.is_duplicate_detection() => Ok(Some(question.answer(mac))),
             _ if self.destinations(MacAddr::ZERO).is_empty() => Err(DropReason::NoNeighbor),
             _ => Ok(None),
         }
@@ -249,7 +253,7 @@ impl Naive {
     fn answer_of_own(&self, frame: &[u8]) -> Option<Vec<u8>> {
         let question = Question::parse(frame).filter(|_| self.local.routing)?;
         let ours = self.local.addresses.contains(&question.target());
-        (ours && !question.is_probe()).then(|| question.answer(self.local.mac))
+        ours.then(|| question.answer(self.local.mac))
     }
 }
 
@@ -278,9 +282,9 @@ impl Question {
         }
     }
 
-    fn is_probe(&self) -> bool {
+    fn is_duplicate_detection(&self) -> bool {
         match self {
-            Self::Arp(request) => request.sender_ip.is_unspecified(),
+            Self::Arp(_) => false,
             Self::Ndisc(solicitation) => solicitation.sender_ip == Ipv6Addr::UNSPECIFIED,
         }
     }
@@ -333,6 +337,17 @@ impl Ip {
             _ => Ok(None),
         }
     }
+}
+
+/// The frame without its VLAN tags, two at the most.
+fn without_tags(frame: &[u8]) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    for _ in 0..2 {
+        if frame.len() >= 18 && [[0x81, 0x00], [0x88, 0xa8]].contains(&[frame[12], frame[13]]) {
+            frame.drain(12..16);
+        }
+    }
+    frame
 }
 
 fn mac_at(frame: &[u8], at: usize) -> MacAddr {
