@@ -13,7 +13,7 @@ use super::ground::Ground;
 use super::options::{Count, Options};
 use super::row::Row;
 use super::setup::SETUPS;
-use super::shared::{Obstacle, Shared};
+use super::shared::Shared;
 use super::tally::Tally;
 use super::{receive, third_party, transmit};
 use crate::support::Kind::{Kernel, Silk};
@@ -121,13 +121,12 @@ impl Run {
         generators
     }
 
-    /// Shared among the setups. One that cannot run leaves its part to the others.
+    /// Shared among the setups.
     fn generated(&self, cases: usize) -> Vec<Trial> {
         let generators = self.generators();
-        let able = generators.iter().filter(|(shared, ..)| shared.is_able());
-        let whole: usize = able.map(|(_, _, parts)| parts).sum();
+        let whole: usize = generators.iter().map(|(_, _, parts)| parts).sum();
         let trial = |(shared, mut generator, parts): (&Arc<Shared>, Generator, usize)| {
-            let count = (cases * parts).div_ceil(whole.max(1));
+            let count = (cases * parts).div_ceil(whole);
             let name = format!("{}::generated", generator.name());
             shared.trial(&name, move |shared| shared.generated(&mut generator, count))
         };
@@ -137,8 +136,7 @@ impl Run {
     /// One setup after another, again and again, until there is a difference or somebody interrupts: then what was built is removed.
     fn unbounded(&self) -> Trial {
         let generators = self.generators().into_iter();
-        let able = generators.filter(|(shared, ..)| shared.is_able());
-        let mut turns: Vec<_> = able
+        let mut turns: Vec<_> = generators
             .map(|(shared, generator, parts)| (Arc::clone(shared), generator, parts))
             .collect();
         let (tally, seed) = (Arc::clone(&self.tally), self.options.seed);
@@ -160,12 +158,10 @@ impl Run {
         })
     }
 
-    /// Others that read and write our packets: with marks where our TAP passes them, else with groups from the table.
+    /// Others that read and write our packets, with marks.
     fn third_parties(&self) -> [Trial; 3] {
-        let [marks, groups] = ["marks", "groups"].map(|name| &self.shared[name]);
-        let shared = if marks.is_able() { marks } else { groups };
+        let shared = &self.shared["marks"];
         let trial = |name: &str, obstacle: Option<String>, body: fn(&mut Ground) -> Result| {
-            let obstacle = obstacle.map(Obstacle::Machine);
             let name = format!("third_party::{name}");
             shared.trial_behind(obstacle, &name, move |shared| shared.with_ground(body))
         };

@@ -2,8 +2,6 @@
 
 use std::ops::Range;
 
-use silk_vtep::control::config::Config;
-
 /// One configuration: what the kernel's device is made with, and what ours.
 #[derive(Debug)]
 pub(crate) struct Setup {
@@ -28,8 +26,6 @@ pub(crate) struct Setup {
     pub(crate) own_address: bool,
     /// Marks pass our TAP.
     pub(crate) marks: bool,
-    /// What is wanted and not there in every version of the daemon: lines of `[vtep]` that it must accept.
-    pub(crate) needs: &'static str,
     /// Generated cases: of how many parts of the whole, for each direction.
     pub(crate) generated: [usize; 2],
 }
@@ -68,7 +64,6 @@ const GBP: Setup = Setup {
     neighbors: false,
     own_address: false,
     marks: false,
-    needs: "",
     generated: [4, 6],
 };
 
@@ -80,14 +75,6 @@ const fn like_gbp(name: &'static str, kernel: &'static str, vtep: &'static str) 
         vtep,
         generated: [0, 0],
         ..GBP
-    }
-}
-
-/// The same for options that the daemon does not have in every version.
-const fn needing(setup: Setup) -> Setup {
-    Setup {
-        needs: setup.vtep,
-        ..setup
     }
 }
 
@@ -123,25 +110,21 @@ pub(crate) static SETUPS: [Setup; 26] = [
     Setup {
         marks: true,
         generated: [2, 2],
-        ..needing(like_gbp("marks", "gbp", "marks = \"bpf\""))
+        ..like_gbp("marks", "gbp", "marks = \"bpf\"")
     },
     like_gbp("ttl_7", "gbp ttl 7", "ttl = 7"),
-    needing(like_gbp(
-        "ttl_inherit",
-        "gbp ttl inherit",
-        "ttl = \"inherit\"",
-    )),
+    like_gbp("ttl_inherit", "gbp ttl inherit", "ttl = \"inherit\""),
     // ECN bits of the option are not used: the kernel takes them and we refuse them.
     like_gbp("tos_43", "gbp tos 0x43", "tos = 0x40"),
-    needing(Setup {
+    Setup {
         generated: [1, 0],
         ..like_gbp("tos_inherit", "gbp tos inherit", "tos = \"inherit\"")
-    }),
-    needing(like_gbp("df_set", "gbp df set", "df = \"set\"")),
-    needing(Setup {
+    },
+    like_gbp("df_set", "gbp df set", "df = \"set\""),
+    Setup {
         generated: [1, 0],
         ..like_gbp("df_inherit", "gbp df inherit", "df = \"inherit\"")
-    }),
+    },
     like_gbp("noudpcsum", "gbp noudpcsum", "udp_checksum = false"),
     Setup {
         ports: 40_000..40_010,
@@ -155,16 +138,16 @@ pub(crate) static SETUPS: [Setup; 26] = [
         generated: [2, 3],
         ..like_gbp("v6", "gbp", "")
     }),
-    over_v6(needing(like_gbp(
+    over_v6(like_gbp(
         "v6_ttl_inherit",
         "gbp ttl inherit",
         "ttl = \"inherit\"",
-    ))),
-    over_v6(needing(like_gbp(
+    )),
+    over_v6(like_gbp(
         "v6_tos_inherit",
         "gbp tos inherit",
         "tos = \"inherit\"",
-    ))),
+    )),
     over_v6(like_gbp("v6_tos_43", "gbp tos 0x43", "tos = 0x40")),
     over_v6(like_gbp(
         "v6_noudpcsum",
@@ -172,18 +155,13 @@ pub(crate) static SETUPS: [Setup; 26] = [
         "udp_checksum = false",
     )),
     shrunk(like_gbp("shrunk", "gbp", "")),
-    shrunk(needing(like_gbp(
-        "shrunk_df_set",
-        "gbp df set",
-        "df = \"set\"",
-    ))),
-    shrunk(needing(like_gbp(
+    shrunk(like_gbp("shrunk_df_set", "gbp df set", "df = \"set\"")),
+    shrunk(like_gbp(
         "shrunk_df_inherit",
         "gbp df inherit",
         "df = \"inherit\"",
-    ))),
+    )),
     shrunk(over_v6(like_gbp("v6_shrunk", "gbp", ""))),
-    // The order of copies came with the kernel's other rules.
     Setup {
         flood: &[
             remote(2),
@@ -196,7 +174,6 @@ pub(crate) static SETUPS: [Setup; 26] = [
                 ..remote(4)
             },
         ],
-        needs: "ttl = \"inherit\"",
         generated: [1, 0],
         ..like_gbp("flood", "gbp", "")
     },
@@ -250,22 +227,5 @@ impl Setup {
             }
         }
         format!("[vtep]\n{}\n{}", keys.join("\n"), self.tables)
-    }
-
-    /// Why the daemon cannot be set up so, if it cannot yet.
-    pub(crate) fn obstacle(&self) -> Option<String> {
-        if self.needs.is_empty() {
-            return None;
-        }
-        let plain = Self {
-            vtep: self.needs,
-            tables: "",
-            ..GBP
-        };
-        let errors = Config::parse(&plain.config()).err()?;
-        Some(format!(
-            "this daemon does not take `{}`: {errors}",
-            self.needs
-        ))
     }
 }

@@ -20,34 +20,19 @@ const TOLD: usize = 5;
 pub(crate) struct Shared {
     pub(crate) setup: &'static Setup,
     ground: Mutex<Option<Ground>>,
-    obstacle: Option<Obstacle>,
+    obstacle: Option<String>,
     tally: Arc<Tally>,
-}
-
-/// What keeps a trial from running.
-#[derive(Clone)]
-pub(crate) enum Obstacle {
-    /// This machine lacks something.
-    Machine(String),
-    /// This version of the daemon does.
-    Daemon(String),
 }
 
 impl Shared {
     /// Not built yet; `machine` is what this machine lacks.
     pub(crate) fn new(setup: &'static Setup, machine: Option<&String>, tally: &Arc<Tally>) -> Self {
-        let machine = machine.cloned().map(Obstacle::Machine);
         Self {
             setup,
             ground: Mutex::default(),
-            obstacle: machine.or_else(|| setup.obstacle().map(Obstacle::Daemon)),
+            obstacle: machine.cloned(),
             tally: Arc::clone(tally),
         }
-    }
-
-    /// Nothing is in the way.
-    pub(crate) fn is_able(&self) -> bool {
-        self.obstacle.is_none()
     }
 
     /// A trial on this ground.
@@ -62,7 +47,7 @@ impl Shared {
     /// A trial on this ground that needs something else as well.
     pub(crate) fn trial_behind(
         self: &Arc<Self>,
-        obstacle: Option<Obstacle>,
+        obstacle: Option<String>,
         name: &str,
         body: impl FnOnce(&Self) -> Result + Send + 'static,
     ) -> Trial {
@@ -72,8 +57,8 @@ impl Shared {
             None => body(&shared)
                 .map(|()| Completion::Completed)
                 .map_err(|error| Failed::from(error.to_string())),
-            Some(Obstacle::Machine(why)) if is_required() => Err(why.into()),
-            Some(Obstacle::Machine(why) | Obstacle::Daemon(why)) => {
+            Some(why) if is_required() => Err(why.into()),
+            Some(why) => {
                 shared.tally.count_ignored();
                 Ok(Completion::ignored_with(why))
             }

@@ -13,7 +13,7 @@ use super::ground::Ground;
 use super::view::{hex, unhex};
 use crate::support::{Result, ensure};
 
-/// The group of our container, by table or by mark.
+/// The group of our container, by its packets' mark.
 const GROUP: u32 = 0x1234;
 
 /// Where Debian's scapy is found if the first `python3` is another.
@@ -55,7 +55,7 @@ fn sent() -> Vec<(Inner, &'static str)> {
     frames.into_iter().zip(OUTER).collect()
 }
 
-/// Our packets with group where the sender's is known, that is, of the IPv4 ones.
+/// Our packets, with our group.
 fn packets(ground: &mut Ground) -> Result<Vec<Vec<u8>>> {
     let mut packets = Vec::new();
     for (frame, protocols) in sent() {
@@ -72,11 +72,6 @@ fn packets(ground: &mut Ground) -> Result<Vec<Vec<u8>>> {
         packets.extend(ours);
     }
     Ok(packets)
-}
-
-/// The mark tells of every frame; the group table of untagged IPv4 ones alone.
-fn has_group(ground: &Ground, protocols: &str) -> bool {
-    ground.setup.marks || protocols.contains("vxlan:eth:ethertype:ip:")
 }
 
 /// Flags, group, VNI, inner layers; nothing malformed, no checksum wrong.
@@ -103,12 +98,7 @@ pub(crate) fn tshark_reads_ours(ground: &mut Ground) -> Result {
         "tshark saw other packets:\n{seen}"
     );
     for (line, (_, protocols)) in lines.iter().zip(sent) {
-        let group = if has_group(ground, protocols) {
-            (1, GROUP)
-        } else {
-            (0, 0)
-        };
-        let expected = format!("|1|{}|0|0|{}|100", group.0, group.1);
+        let expected = format!("|1|1|0|0|{GROUP}|100");
         ensure!(
             line.starts_with(protocols) && line.ends_with(&expected),
             "tshark read {line}; it is {protocols}{expected}"
@@ -151,14 +141,9 @@ pub(crate) fn scapy_reads_ours(ground: &mut Ground) -> Result {
         seen.len()
     );
     for ((seen, packet), (frame, protocols)) in seen.iter().zip(&packets).zip(sent()) {
-        let group = has_group(ground, protocols);
-        let expected = (
-            if group { 0x88 } else { 0x08 },
-            if group { GROUP } else { 0 },
-        );
         ensure!(
-            seen["flags"] == expected.0 && seen["gpid"] == expected.1 && seen["vni"] == 100,
-            "scapy read {seen}; it is {protocols} with {expected:x?}"
+            seen["flags"] == 0x88 && seen["gpid"] == GROUP && seen["vni"] == 100,
+            "scapy read {seen}; it is {protocols}"
         );
         ensure!(
             seen["inner"] == hex(&frame.0),
@@ -196,17 +181,15 @@ pub(crate) fn ours_reads_scapys(ground: &mut Ground) -> Result {
             .into_iter()
             .collect();
         let mut frames: Vec<Vec<u8>> = seen.iter().map(|frame| frame.bytes.clone()).collect();
-        if ground.setup.marks {
-            for frame in &seen {
-                let mark = frame.mark;
-                ensure!(packet["mark"] == mark, "{packet} came with mark {mark:x}");
-            }
-            for frame in frames.iter_mut().chain(&mut expected) {
-                // A mark takes the source MAC's place (see DIFFERENCES), and the kernel a tag out before it looks at protocols.
-                frame[6..12].fill(0);
-                if frame[12..14] == [0x81, 0] {
-                    frame.drain(12..16);
-                }
+        for frame in &seen {
+            let mark = frame.mark;
+            ensure!(packet["mark"] == mark, "{packet} came with mark {mark:x}");
+        }
+        for frame in frames.iter_mut().chain(&mut expected) {
+            // A mark takes the source MAC's place (see DIFFERENCES), and the kernel a tag out before it looks at protocols.
+            frame[6..12].fill(0);
+            if frame[12..14] == [0x81, 0] {
+                frame.drain(12..16);
             }
         }
         ensure!(
