@@ -17,11 +17,11 @@ pub fn sum(initial: u64, bytes: &[u8]) -> u64 {
     let mut last = [0; WORD];
     last[..rest.len()].copy_from_slice(rest);
 
-    // Each half grows by less than 2^32 a word: neither wraps before 32 GiB.
-    let (mut low, mut high) = (0, 0);
+    // Each half grows by less than 2^32 a word: neither wraps before 32 GiB. A check of each addition would cost the vectors.
+    let (mut low, mut high) = (0_u64, 0_u64);
     for word in words.iter().map(|word| u64::from_ne_bytes(*word)) {
-        low += word & 0xffff_ffff;
-        high += word >> 32;
+        low = low.wrapping_add(word & 0xffff_ffff);
+        high = high.wrapping_add(word >> 32);
     }
     let total = add(add(low, high), u64::from_ne_bytes(last));
     add(initial, u64::from(u16::from_be(fold(total))))
