@@ -113,6 +113,9 @@ impl Naive {
             return Err(DropReason::UnknownPeer);
         }
         let (header, frame) = bytes.split_at_checked(8).ok_or(DropReason::ShortDatagram)?;
+        if header == b"\0\0\0\0silk" {
+            return Err(DropReason::PathProbe);
+        }
         if header[0] & 0x08 == 0 {
             return Err(DropReason::MissingVniFlag);
         }
