@@ -153,8 +153,11 @@ impl Worker {
             match self.batch()? {
                 Progress::More => {}
                 Progress::Drained => self.pause(),
-                Progress::Idle if self.finds_more()? => {}
-                Progress::Idle => wait(&mut self.poll, &mut events)?,
+                Progress::Idle => match self.moderation.rest_again() {
+                    Some(rest) => thread::sleep(rest),
+                    None if self.finds_more()? => {}
+                    None => wait(&mut self.poll, &mut events)?,
+                },
             }
         }
         Ok(())
