@@ -191,40 +191,50 @@ impl Watch {
                 .to(SocketAddr::new(peer.underlay, self.port))
                 .ok();
             if self.paths.wants_probe(peer.underlay, claim, now) {
-                rounds.push(self.probe(peer, claim));
+                rounds.extend(self.probe(peer, claim));
             }
         }
         rounds
     }
 
-    fn probe(&self, peer: &Arc<Peer>, claim: Option<u32>) -> Round {
+    /// Probes of the full size, which the first link answers that does not carry it, and of one byte more than the narrowest link is
+    /// said to carry, which only that one answers. `None` if none could be sent: then nothing is known that was not before.
+    fn probe(&self, peer: &Arc<Peer>, claim: Option<u32>) -> Option<Round> {
         let to = SocketAddr::new(peer.underlay, self.port);
-        // What cannot be sent is a probe without an answer.
-        let probes = (0..PROBES_EACH).filter_map(|_| {
-            let probe = PathProbe::send(self.local, to, self.full).ok()?;
+        let narrowest = self.paths.narrowest(peer.underlay, claim);
+        let above = narrowest.map(|bytes| bytes + 1);
+        let above = above.filter(|&bytes| bytes < self.full);
+        let sizes = [Some(self.full), above].into_iter().flatten();
+        let each = sizes.flat_map(|bytes| [bytes; PROBES_EACH]);
+        let probes = each.filter_map(|bytes| {
+            let probe = PathProbe::send(self.local, to, bytes).ok()?;
             let fd = probe.as_raw_fd();
             let registry = self.poll.registry();
             let registered = registry.register(&mut SourceFd(&fd), PROBE, Interest::READABLE);
             registered.is_ok().then_some(probe)
         });
-        Round {
+        let probes: Vec<PathProbe> = probes.collect();
+        (!probes.is_empty()).then(|| Round {
             peer: Arc::clone(peer),
             claim,
-            probes: probes.collect(),
+            probes,
             answer: None,
-        }
+        })
     }
 
-    /// Waits until every round has an answer or patience ends.
+    /// Waits until every probe has an answer or patience ends: several paths may lead to a peer, and several links along each be narrow.
     fn collect(&mut self, rounds: &mut [Round]) -> Result<(), Stopped> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            for round in &mut *rounds {
-                let answers = round.probes.iter().filter_map(PathProbe::answer);
-                round.answer = answers.chain(round.answer).min();
+            for Round { probes, answer, .. } in &mut *rounds {
+                probes.retain(|probe| {
+                    let told = probe.answer();
+                    *answer = told.into_iter().chain(*answer).min();
+                    told.is_none()
+                });
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || rounds.iter().all(|round| round.answer.is_some()) {
+            if left.is_zero() || rounds.iter().all(|round| round.probes.is_empty()) {
                 return Ok(());
             }
             self.wait_for_event(left)?;

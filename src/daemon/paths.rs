@@ -81,6 +81,15 @@ impl Paths {
         })
     }
 
+    /// What the narrowest link towards `peer` is said to carry, by the kernel's claim or by what was found before.
+    pub(super) fn narrowest(&self, peer: IpAddr, claim: Option<u32>) -> Option<u32> {
+        let found = match self.known.get(&peer) {
+            Some(Known::Narrow { path, .. }) => Some(*path),
+            Some(Known::Doubted { .. }) | None => None,
+        };
+        found.into_iter().chain(claim).min()
+    }
+
     /// Whether a probe of the full size should tell. `claim`: what the kernel's route to `peer` carries, as far as the kernel knows.
     pub(super) fn wants_probe(&self, peer: IpAddr, claim: Option<u32>, now: Instant) -> bool {
         let claims_less_than = |path| claim.is_some_and(|claim| claim < path);
@@ -202,6 +211,17 @@ mod tests {
         assert_eq!(finding, Finding::Narrow(1400));
         assert_eq!(paths.narrow().collect::<Vec<_>>(), [(PEER, 1400)]);
         assert!(!paths.wants_probe(PEER, Some(1400), now));
+    }
+
+    #[test]
+    fn the_narrowest_link_is_the_least_of_what_is_said_and_what_was_found() {
+        let (mut paths, now) = (Paths::new(FULL), Instant::now());
+        assert_eq!(paths.narrowest(PEER, None), None);
+        assert_eq!(paths.narrowest(PEER, Some(1300)), Some(1300));
+        paths.settle(PEER, Some(1400), Some(1400), now);
+        assert_eq!(paths.narrowest(PEER, None), Some(1400));
+        assert_eq!(paths.narrowest(PEER, Some(1300)), Some(1300));
+        assert_eq!(paths.narrowest(PEER, Some(1450)), Some(1400));
     }
 
     #[test]
