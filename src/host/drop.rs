@@ -69,7 +69,7 @@ host_drops! {
     UdpChecksum = "host-udp-checksum",
     /// A UDP checksum that holds the pseudo-header's sum only: captured before a network card finished it, as on the sender or over veth.
     UdpPartialChecksum = "host-udp-partial-checksum",
-    /// UDP over IPv6 without a checksum, which the daemon takes with `udp_checksum = false` only.
+    /// UDP over IPv6 without a checksum, which the daemon takes with `udp6_zero_checksum_rx` only.
     UdpNoChecksum = "host-udp-no-checksum",
     /// UDP to a port, or of an address family, that the daemon has no socket for.
     NoSocket = "host-no-socket",

@@ -288,10 +288,21 @@ fn an_output_that_was_there_is_replaced_whole_or_not_at_all() {
     bench.put("in.pcap", &whole);
     bench.run(&words).ok();
     assert_eq!(read_pcap(&bench.read("out.pcap")).len(), 2);
-    // The input itself.
-    bench.run(&[UNDERLAY, "in.pcap", "-w", "in.pcap"]).ok();
-    assert_eq!(frames(&bench.read("in.pcap")), [from_b(0), from_b(0)]);
     assert_eq!(bench.files(), ["in.pcap", "out.pcap"]);
+}
+
+#[test]
+fn the_input_is_never_replaced() {
+    let bench = Bench::new(A, "");
+    let capture = pcap(&[honest()]);
+    bench.put("in.pcap", &capture);
+    for output in ["in.pcap", "./in.pcap"] {
+        let run = bench.run(&[UNDERLAY, "in.pcap", "-w", output]);
+        assert_eq!(run.code(), Some(1));
+        assert!(run.stderr().contains("it is the input"), "{}", run.stderr());
+        assert_eq!(bench.read("in.pcap"), capture);
+    }
+    assert_eq!(bench.files(), ["in.pcap"]);
 }
 
 #[test]

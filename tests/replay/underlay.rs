@@ -528,7 +528,14 @@ fn options_of_the_configuration_decide() {
         verdict(A_V6, "", without.clone()),
         "drop host-udp-no-checksum"
     );
-    assert_eq!(verdict(A_V6, "udp_checksum = false", without), "deliver ");
+    assert_eq!(
+        verdict(A_V6, "udp_checksum = false", without.clone()),
+        "deliver "
+    );
+    let told = "udp6_zero_checksum_rx = true";
+    assert_eq!(verdict(A_V6, told, without.clone()), "deliver ");
+    let refused = "udp_checksum = false\nudp6_zero_checksum_rx = false";
+    assert_eq!(verdict(A_V6, refused, without), "drop host-udp-no-checksum");
     let wrong = outer_v6(&payload).tap(|frame| frame[60] ^= 1);
     assert_eq!(verdict(A_V6, "", wrong), "drop host-udp-checksum");
 }

@@ -16,7 +16,9 @@ mod output;
 mod progress;
 mod report;
 
+use std::fs;
 use std::io::{BufWriter, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,6 +55,7 @@ pub fn run(args: &ReplayArgs, global: &Global, out: &mut impl Write) -> Result<(
     } else {
         Side::Underlay(Box::new(Host::new(rules(&config, &tables))))
     };
+    check_apart(args)?;
     let capture = Capture::open(&args.input, side.reads())?;
     let output = args.output.as_deref().map(Output::create).transpose()?;
     let out = BufWriter::with_capacity(OUT_BYTES, out);
@@ -69,6 +72,22 @@ pub fn run(args: &ReplayArgs, global: &Global, out: &mut impl Write) -> Result<(
     let finished = replay.finish(read.is_ok());
     // Of two errors the first says more.
     read.and(finished)
+}
+
+/// The output takes the place of what was there, which must not be the input.
+fn check_apart(args: &ReplayArgs) -> Result<(), SetupError> {
+    let same = |output: &PathBuf| {
+        let [input, output] = [&args.input, output].map(fs::canonicalize);
+        matches!((input, output), (Ok(input), Ok(output)) if input == output && input.is_file())
+    };
+    match &args.output {
+        Some(output) if same(output) => {
+            let name = output.display().to_string();
+            Err(SetupError::new("write capture", name, "it is the input")
+                .mend("give another name: nothing was read or written"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Bytes of lines that are printed at once.
@@ -110,7 +129,7 @@ fn rules(config: &Config, tables: &Tables) -> Rules {
             Bind::Local => Addresses::Local,
             Bind::Any => Addresses::AllBut(tables.peers.iter().map(|peer| peer.underlay).collect()),
         },
-        zero_checksum_v6: !vtep.udp_checksum,
+        zero_checksum_v6: vtep.zero_checksum_rx,
     }
 }
 
