@@ -4,14 +4,15 @@
 
 use std::fmt;
 
-macro_rules! drop_reasons {
-    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
-        /// One reason. `reason as usize` indexes counters and [`DropReason::ALL`].
+/// An enum of reasons, each with its name and, in its documentation, its meaning.
+macro_rules! reasons {
+    ($(#[doc = $about:literal])+ $reason:ident; $($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
+        $(#[doc = $about])+
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub enum DropReason { $($(#[doc = $doc])+ $variant,)+ }
+        pub enum $reason { $($(#[doc = $doc])+ $variant,)+ }
 
-        impl DropReason {
-            /// Every reason, in the order of its counter.
+        impl $reason {
+            /// Every reason, in order: `reason as usize` is its place.
             pub const ALL: [Self; Self::COUNT] = [$(Self::$variant),+];
             /// How many there are.
             pub const COUNT: usize = [$($name),+].len();
@@ -31,7 +32,12 @@ macro_rules! drop_reasons {
     };
 }
 
-drop_reasons! {
+pub(crate) use reasons;
+
+reasons! {
+    /// One reason. `reason as usize` indexes counters and [`DropReason::ALL`].
+    DropReason;
+
     // From the overlay.
     /// A frame from the host shorter than an Ethernet header.
     ShortFrame = "short-frame",

@@ -3,34 +3,12 @@
 
 use std::fmt;
 
-macro_rules! host_drops {
-    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
-        /// One reason. The names all begin with `host-` and are part of the interface, as those of [`DropReason`](crate::DropReason).
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub enum HostDrop { $($(#[doc = $doc])+ $variant,)+ }
+use crate::drop_reason::reasons;
 
-        impl HostDrop {
-            /// Every reason.
-            pub const ALL: [Self; Self::COUNT] = [$(Self::$variant),+];
-            /// How many there are.
-            pub const COUNT: usize = [$($name),+].len();
+reasons! {
+    /// One reason. The names all begin with `host-` and are part of the interface, as those of [`DropReason`](crate::DropReason).
+    HostDrop;
 
-            /// The kebab-case name.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$variant => $name,)+ }
-            }
-
-            /// One sentence for a person.
-            #[must_use]
-            pub const fn meaning(self) -> &'static str {
-                match self { $(Self::$variant => concat!($($doc),+),)+ }
-            }
-        }
-    };
-}
-
-host_drops! {
     /// A packet that the capture holds only in part (snapped): what the host and the daemon would do with it cannot be known.
     TruncatedCapture = "host-truncated-capture",
     /// A packet of an interface whose link type cannot be read here.
@@ -67,7 +45,7 @@ host_drops! {
     UdpLength = "host-udp-length",
     /// A wrong UDP checksum.
     UdpChecksum = "host-udp-checksum",
-    /// A UDP checksum that holds the pseudo-header's sum only: captured before a network card finished it, as on the sender or over veth.
+    /// A UDP checksum that holds the pseudo-header's sum only: captured before a network card finished it, as on the sender or over veth, or after the receiver joined datagrams (GRO).
     UdpPartialChecksum = "host-udp-partial-checksum",
     /// UDP over IPv6 without a checksum, which the daemon takes with `udp6_zero_checksum_rx` only.
     UdpNoChecksum = "host-udp-no-checksum",
