@@ -45,8 +45,10 @@ reasons! {
     UdpLength = "host-udp-length",
     /// A wrong UDP checksum.
     UdpChecksum = "host-udp-checksum",
-    /// A UDP checksum that holds the pseudo-header's sum only: captured before a network card finished it, as on the sender or over veth, or after the receiver joined datagrams (GRO).
+    /// A UDP checksum that holds the pseudo-header's sum only: captured before a network card finished it, as on the sender or over veth.
     UdpPartialChecksum = "host-udp-partial-checksum",
+    /// Several datagrams captured as one: the receiver had joined them (GRO), or the sender not cut them yet (GSO). Capture with `ethtool -K DEV gro off` on the receiver, or `tx-udp-segmentation off` on the sender.
+    JoinedDatagrams = "host-joined-datagrams",
     /// UDP over IPv6 without a checksum, which the daemon takes with `udp6_zero_checksum_rx` only.
     UdpNoChecksum = "host-udp-no-checksum",
     /// UDP to a port, or of an address family, that the daemon has no socket for.

@@ -260,6 +260,42 @@ fn a_checksum_left_to_the_card_is_told_from_a_wrong_one() {
     assert_eq!(answer(false, &frame), Err(HostDrop::UdpPartialChecksum));
 }
 
+/// As a capture has several datagrams that a host joined: one UDP header, and a checksum of the pseudo-header alone.
+fn joined(datagrams: &[&[u8]]) -> Vec<u8> {
+    let mut frame = frame(false, PORT, &datagrams.concat());
+    let len = (frame.len() - UDP_V4) as u32;
+    let pseudo = checksum::pseudo_header(PEER.into(), LOCAL.into(), protocol::UDP, len);
+    frame[UDP_V4 + 6..UDP_V4 + 8].copy_from_slice(&checksum::fold(pseudo).to_be_bytes());
+    frame
+}
+
+#[test]
+fn datagrams_joined_before_the_capture_are_told_from_an_unfinished_checksum() {
+    let datagram =
+        |group: u8, len: usize| [&[0x88, 0, 0, group, 0, 0, 1, 0], &vec![7; len][..]].concat();
+    let (long, short, other) = (datagram(3, 100), datagram(3, 14), datagram(4, 100));
+    let mut foreign = other.clone();
+    foreign[6] = 2;
+    for (datagrams, reason) in [
+        (
+            &[&long[..], &other, &long, &short][..],
+            HostDrop::JoinedDatagrams,
+        ),
+        (&[&short, &short], HostDrop::JoinedDatagrams),
+        // One alone, another VNI behind it, one that is longer than the first, and none at all.
+        (&[&long], HostDrop::UdpPartialChecksum),
+        (&[&long, &foreign], HostDrop::UdpPartialChecksum),
+        (&[&short, &long], HostDrop::UdpPartialChecksum),
+        (&[], HostDrop::UdpPartialChecksum),
+    ] {
+        assert_eq!(
+            answer(false, &joined(datagrams)),
+            Err(reason),
+            "{datagrams:?}"
+        );
+    }
+}
+
 #[test]
 fn what_is_not_the_daemons_is_not_received() {
     let other_port = frame(false, 53, b"payload");

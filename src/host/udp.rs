@@ -3,8 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::{HostDrop, Rules};
-use crate::wire::checksum;
 use crate::wire::ip::protocol;
+use crate::wire::vxlan::{self, Header};
+use crate::wire::{checksum, ethernet};
 
 /// Bytes of a UDP header: source port, destination port, length, checksum.
 pub(super) const HEADER_LEN: usize = 8;
@@ -74,9 +75,34 @@ fn check_checksum(
     let pseudo = checksum::pseudo_header(source, destination, protocol::UDP, len);
     if checksum::fold(checksum::sum(pseudo, segment)) == u16::MAX {
         Ok(())
-    } else if field == checksum::fold(pseudo) {
-        Err(HostDrop::UdpPartialChecksum)
-    } else {
+    } else if field != checksum::fold(pseudo) {
         Err(HostDrop::UdpChecksum)
+    } else if is_joined(&segment[HEADER_LEN..]) {
+        Err(HostDrop::JoinedDatagrams)
+    } else {
+        Err(HostDrop::UdpPartialChecksum)
     }
+}
+
+/// True if `payload` looks like several datagrams of one VXLAN segment, one behind the other: all of one length but the last, which may be
+/// shorter (`udp_gro_receive_segment`; `__udp_gso_segment`). A capture does not tell the length, so each is tried that has one VNI's
+/// header wherever a datagram would begin.
+fn is_joined(payload: &[u8]) -> bool {
+    let Some((head, _)) = payload.split_first_chunk() else {
+        return false;
+    };
+    let shortest = vxlan::HEADER_LEN + ethernet::HEADER_LEN;
+    let lengths = shortest..=payload.len().saturating_sub(shortest);
+    lengths.into_iter().any(|len| {
+        let mut datagrams = payload.chunks(len);
+        datagrams.all(|datagram| {
+            datagram.len() >= shortest && datagram.first_chunk().is_some_and(|h| is_alike(head, h))
+        })
+    })
+}
+
+/// Headers of one VNI: only the group may differ, since flows share ports.
+fn is_alike(a: &[u8; vxlan::HEADER_LEN], b: &[u8; vxlan::HEADER_LEN]) -> bool {
+    let vni = |header| Header::parse_vni(header).ok();
+    vni(a).is_some() && vni(a) == vni(b) && (a[7], b[7]) == (0, 0)
 }

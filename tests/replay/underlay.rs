@@ -418,6 +418,29 @@ fn check(cases: &[Case]) {
     assert_eq!(bench.verdicts("--from-underlay", &pcap(&packets)), expected);
 }
 
+/// As a receiver's capture has two datagrams that GRO joined.
+#[test]
+fn joined_datagrams_are_dropped_with_the_mend() {
+    let datagram = vxlan(HEADER, &from_b(0));
+    let mut frame = outer(&[&datagram[..], &datagram].concat());
+    let sum: u32 = [&frame[IP + 12..UDP], &frame[UDP + 4..UDP + 6], &[0, 17]]
+        .concat()
+        .chunks(2)
+        .map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])))
+        .sum();
+    let partial = (sum & 0xffff) + (sum >> 16);
+    frame[UDP + 6..UDP + 8].copy_from_slice(&(partial as u16).to_be_bytes());
+    let bench = Bench::new(A, "");
+    let capture = pcap(&[frame]);
+    let seen = bench.verdicts("--from-underlay", &capture);
+    assert_eq!(
+        seen,
+        [json!({"n": 1, "verdict": "drop", "reason": "host-joined-datagrams"})]
+    );
+    let text = bench.run(&["--from-underlay", "in.pcap"]).stdout();
+    assert!(text.contains("ethtool -K DEV gro off"), "{text}");
+}
+
 #[test]
 fn vxlan_headers_are_judged_as_the_kernel_does() {
     check(&headers());
