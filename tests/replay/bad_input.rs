@@ -1,8 +1,12 @@
 //! Captures, files and words that are no good: what is said, what is left behind, and the exit status.
 
-use std::io::Write;
+use std::fs::{self, File, Permissions};
+use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::process::Stdio;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -12,14 +16,37 @@ use crate::packets::*;
 
 const UNDERLAY: &str = "--from-underlay";
 
-/// Replays a capture that is refused; nothing is written.
+/// Replays a capture that is refused before its first packet; nothing is written.
 fn refused(capture: &[u8]) -> Run {
+    let (run, bench) = failed(capture);
+    assert_eq!(bench.files(), ["in.pcap"], "nothing is left behind");
+    run
+}
+
+/// Replays a damaged capture; the lines before the damage are printed, and what was delivered until then is written.
+fn damaged(capture: &[u8]) -> Run {
+    let (run, bench) = failed(capture);
+    assert_eq!(bench.files(), ["in.pcap", "out.pcap"]);
+    let delivered = |line: &&serde_json::Value| line["verdict"] == "deliver";
+    assert_eq!(
+        read_pcap(&bench.read("out.pcap")).len(),
+        run.json().iter().filter(delivered).count()
+    );
+    assert!(
+        run.stderr()
+            .ends_with("; out.pcap is written up to there)\n"),
+        "{}",
+        run.stderr()
+    );
+    run
+}
+
+fn failed(capture: &[u8]) -> (Run, Bench) {
     let bench = Bench::new(A, "");
     bench.put("in.pcap", capture);
     let run = bench.run(&[UNDERLAY, "in.pcap", "-w", "out.pcap", "--json"]);
     assert_eq!(run.code(), Some(1), "{}", run.stderr());
-    assert_eq!(bench.files(), ["in.pcap"], "nothing is left behind");
-    run
+    (run, bench)
 }
 
 #[track_caller]
@@ -80,10 +107,10 @@ fn a_capture_cut_off_is_reported_up_to_there() {
     let whole = pcap(&[honest(), honest(), honest()]);
     let second = 24 + 2 * (16 + honest().len());
     for cut in [second + 1, second + 16, whole.len() - 1] {
-        let run = refused(&whole[..cut]);
+        let run = damaged(&whole[..cut]);
         assert_eq!(run.json().len(), 2);
         let what = format!(
-            "packet 3 at byte {second}: the file ends inside it (2 before it were replayed)"
+            "packet 3 at byte {second}: the file ends inside it (2 before it were replayed; out.pcap is written up to there)"
         );
         assert_told(&run, &what);
     }
@@ -94,10 +121,10 @@ fn a_length_that_cannot_be_is_damage() {
     let mut capture = pcap(&[honest(), honest()]);
     let second = 24 + 16 + honest().len();
     capture[second + 8..second + 12].copy_from_slice(&[0xff, 0xff, 0xff, 0x7f]);
-    let run = refused(&capture);
+    let run = damaged(&capture);
     assert_eq!(run.json().len(), 1);
     let what = format!(
-        "packet 2 at byte {second}: it claims 2147483647 bytes (1 before it were replayed)"
+        "packet 2 at byte {second}: it claims 2147483647 bytes (1 before it were replayed; out.pcap is written up to there)"
     );
     assert_told(&run, &what);
 }
@@ -106,7 +133,7 @@ fn a_length_that_cannot_be_is_damage() {
 fn fragments_before_the_damage_have_their_lines_too() {
     let pieces = fragments(&honest(), 40);
     let capture = pcap(&[pieces[0].clone(), honest(), honest()]);
-    let run = refused(&capture[..capture.len() - 1]);
+    let run = damaged(&capture[..capture.len() - 1]);
     let incomplete = json!({"n": 1, "verdict": "drop", "reason": "host-fragment-incomplete"});
     assert_eq!(run.json()[0], incomplete);
     assert_eq!(run.json().len(), 2);
@@ -179,7 +206,7 @@ fn pcapng_damage_is_told_and_foreign_alone_too() {
             "it claims 2147483",
         ),
     ] {
-        let run = refused(&capture);
+        let run = damaged(&capture);
         assert_eq!(run.json().len(), 1);
         let stderr = run.stderr();
         assert!(
@@ -187,7 +214,7 @@ fn pcapng_damage_is_told_and_foreign_alone_too() {
             "{what}: {stderr}"
         );
     }
-    let run = refused(&[section(), interface(105), packet].concat());
+    let run = damaged(&[section(), interface(105), packet].concat());
     assert!(
         run.stderr()
             .contains("none of its packets is of a link type that can be read"),
@@ -277,32 +304,91 @@ fn files_that_cannot_be_used_are_named() {
 }
 
 #[test]
-fn an_output_that_was_there_is_replaced_whole_or_not_at_all() {
+fn without_an_output_damage_is_told_without_one() {
     let bench = Bench::new(A, "");
-    bench.put("out.pcap", b"before");
     let whole = pcap(&[honest(), honest()]);
     bench.put("in.pcap", &whole[..whole.len() - 1]);
-    let words = [UNDERLAY, "in.pcap", "-w", "out.pcap"];
-    assert_eq!(bench.run(&words).code(), Some(1));
-    assert_eq!(bench.read("out.pcap"), b"before");
-    bench.put("in.pcap", &whole);
-    bench.run(&words).ok();
-    assert_eq!(read_pcap(&bench.read("out.pcap")).len(), 2);
-    assert_eq!(bench.files(), ["in.pcap", "out.pcap"]);
+    let run = bench.run(&[UNDERLAY, "in.pcap"]);
+    assert!(
+        run.stderr().ends_with(" (1 before it were replayed)\n"),
+        "{}",
+        run.stderr()
+    );
 }
 
 #[test]
-fn the_input_is_never_replaced() {
+fn an_output_that_was_there_keeps_its_mode_and_its_links() {
+    let bench = Bench::new(A, "");
+    let path = bench.put("out.pcap", &[7; 10_000]);
+    fs::set_permissions(&path, Permissions::from_mode(0o640)).expect("it is ours");
+    fs::hard_link(&path, bench.path("link.pcap")).expect("linked");
+    bench.put("in.pcap", &pcap(&[honest(), honest()]));
+    bench.run(&[UNDERLAY, "in.pcap", "-w", "out.pcap"]).ok();
+    assert_eq!(read_pcap(&bench.read("link.pcap")).len(), 2);
+    let mode = fs::metadata(&path).expect("there").mode();
+    assert_eq!(mode & 0o7777, 0o640);
+    assert_eq!(bench.files(), ["in.pcap", "link.pcap", "out.pcap"]);
+}
+
+#[test]
+fn the_input_is_never_written() {
     let bench = Bench::new(A, "");
     let capture = pcap(&[honest()]);
-    bench.put("in.pcap", &capture);
-    for output in ["in.pcap", "./in.pcap"] {
-        let run = bench.run(&[UNDERLAY, "in.pcap", "-w", output]);
-        assert_eq!(run.code(), Some(1));
-        assert!(run.stderr().contains("it is the input"), "{}", run.stderr());
-        assert_eq!(bench.read("in.pcap"), capture);
+    let path = bench.put("in.pcap", &capture);
+    fs::hard_link(&path, bench.path("link.pcap")).expect("linked");
+    symlink(&path, bench.path("symlink.pcap")).expect("linked");
+    for output in ["in.pcap", "./in.pcap", "link.pcap", "symlink.pcap"] {
+        for input in ["in.pcap", "-"] {
+            let mut command = bench.command();
+            command.args([UNDERLAY, input, "-w", output]);
+            let run = command.stdin(File::open(&path).expect("it is there"));
+            let run = Run(run.output().expect("it runs"));
+            assert_eq!(run.code(), Some(1));
+            assert!(run.stderr().contains("it is the input"), "{}", run.stderr());
+            assert_eq!(bench.read("in.pcap"), capture);
+        }
     }
-    assert_eq!(bench.files(), ["in.pcap"]);
+}
+
+#[test]
+fn interrupted_it_ends_with_what_was_judged_until_then() {
+    let bench = Bench::new(A, "");
+    let mut command = bench.command();
+    command.args([UNDERLAY, "-", "-w", "out.pcap", "--json"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.stderr(Stdio::piped()).spawn().expect("it starts");
+    // More lines than are printed at once, so that some come; then a packet that ends nowhere.
+    let mut capture = pcap(&vec![honest(); 1000]);
+    capture.extend(&pcap_record(0, 100, &honest())[..20]);
+    let mut input = child.stdin.take().expect("piped");
+    input.write_all(&capture).expect("it reads");
+    let mut first = [0];
+    let lines = child.stdout.as_mut().expect("piped");
+    lines.read_exact(&mut first).expect("it prints");
+    let pid = Pid::from_raw(child.id().cast_signed());
+    kill(pid, Signal::SIGINT).expect("it runs");
+    let mut output = child.wait_with_output().expect("it ends");
+    output.stdout.insert(0, first[0]);
+    let run = Run(output);
+    assert_eq!(run.code(), Some(1));
+    let judged = run.json().len();
+    assert_eq!(read_pcap(&bench.read("out.pcap")).len(), judged);
+    assert_eq!(
+        run.stderr(),
+        format!(
+            "silk-vtep: read capture -: interrupted ({judged} packets were replayed; out.pcap is written up to there)\n"
+        )
+    );
+}
+
+#[test]
+fn help_lists_no_option_that_replay_refuses() {
+    let help = Bench::new(A, "").run(&["--help"]).stdout();
+    assert!(help.contains("--write"), "{help}");
+    assert!(
+        !help.contains("--socket") && !help.contains("--name"),
+        "{help}"
+    );
 }
 
 #[test]
@@ -393,7 +479,11 @@ proptest! {
             Some(0) => prop_assert_eq!(run.stderr(), ""),
             Some(1) => {
                 prop_assert_eq!(run.stderr().lines().count(), 1, "{}", run.stderr());
-                prop_assert!(!bench.exists("out.pcap"));
+                let told = run.stderr().contains("out.pcap is written up to there");
+                prop_assert_eq!(bench.exists("out.pcap"), told);
+                if told {
+                    read_pcap(&bench.read("out.pcap"));
+                }
             }
             other => prop_assert!(false, "{:?}: {}", other, run.stderr()),
         }

@@ -110,7 +110,7 @@ impl Bench {
     }
 }
 
-pub(crate) struct Run(Output);
+pub(crate) struct Run(pub(crate) Output);
 
 impl Run {
     pub(crate) fn ok(&self) {

@@ -23,4 +23,10 @@ pub struct ReplayArgs {
     /// Write what would be sent or delivered, at the times of the input
     #[arg(short = 'w', long = "write", value_name = "OUT.pcap")]
     pub output: Option<PathBuf>,
+    /// Refused: replay asks no daemon. Here, so that the option of all other commands is not in its help.
+    #[arg(long, hide = true)]
+    pub socket: Option<PathBuf>,
+    /// As `socket`.
+    #[arg(long, hide = true)]
+    pub name: Option<String>,
 }

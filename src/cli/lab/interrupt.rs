@@ -24,18 +24,32 @@ impl Interrupt {
     /// If a handler cannot be installed.
     pub(in crate::cli) fn on_signals() -> Result<Self, SetupError> {
         let interrupt = Self::default();
+        interrupt.listen()?;
+        Ok(interrupt)
+    }
+
+    /// As [`Self::on_signals`], of one that is there already.
+    ///
+    /// # Errors
+    /// If a handler cannot be installed.
+    pub(in crate::cli) fn listen(&self) -> Result<(), SetupError> {
         for signal in [SIGINT, SIGTERM, SIGHUP, SIGQUIT] {
-            signal_hook::flag::register(signal, Arc::clone(&interrupt.0)).map_err(|error| {
+            signal_hook::flag::register(signal, Arc::clone(&self.0)).map_err(|error| {
                 SetupError::new("handle", format!("signal {signal}"), errno(&error))
             })?;
         }
-        Ok(interrupt)
+        Ok(())
+    }
+
+    /// True once somebody asked us to stop.
+    pub(in crate::cli) fn is_asked(&self) -> bool {
+        self.0.load(Relaxed)
     }
 
     /// # Errors
     /// [`LabError::Interrupted`] once somebody asked us to stop.
     pub(in crate::cli) fn check(&self) -> Result<(), LabError> {
-        if self.0.load(Relaxed) {
+        if self.is_asked() {
             Err(LabError::Interrupted)
         } else {
             Ok(())

@@ -4,13 +4,17 @@ use std::error::Error;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::ops::Range;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
 use pcap_file::DataLink;
 use pcap_file::pcap::{PcapParseError, PcapParser, PcapTsResolution, RawPcapPacket};
 use pcap_file::pcapng::{Block, PcapNgParseError, PcapNgParser};
 
+use crate::cli::lab::interrupt::Interrupt;
 use crate::error::{SetupError, errno};
 use crate::host::Link;
 
@@ -29,6 +33,7 @@ pub(super) struct Capture {
     packets: u64,
     /// Packets of link types that cannot be read.
     foreign: u64,
+    interrupt: Interrupt,
 }
 
 /// One packet of it.
@@ -44,25 +49,38 @@ pub(super) struct Packet<'a> {
 
 impl Capture {
     /// Opens `path`, of which `-` is standard input. `reads`: the links that whoever asks can read.
-    pub(super) fn open(path: &Path, reads: fn(Link) -> bool) -> Result<Self, SetupError> {
+    pub(super) fn open(
+        path: &Path,
+        reads: fn(Link) -> bool,
+        interrupt: &Interrupt,
+    ) -> Result<Self, SetupError> {
         let name = path.display().to_string();
-        let (reader, len): (Box<dyn Read>, _) = if path.as_os_str() == "-" {
-            (Box::new(io::stdin()), None)
-        } else {
-            let open = File::open(path).and_then(|file| Ok((file.metadata()?, file)));
-            let (metadata, file) = open.map_err(|error| {
-                SetupError::system("read capture", name.as_str(), &error)
-                    .or_mend("give a file that is there and may be read")
-            })?;
-            (Box::new(file), metadata.is_file().then_some(metadata.len()))
+        let open = || {
+            let file = if path.as_os_str() == "-" {
+                File::from(io::stdin().as_fd().try_clone_to_owned()?)
+            } else {
+                File::open(path)?
+            };
+            Ok((file.metadata()?, file))
         };
-        Self::begin(name, Buffer::new(reader, len), reads)
+        let (metadata, file) = open().map_err(|error: io::Error| {
+            SetupError::system("read capture", name.as_str(), &error)
+                .or_mend("give a file that is there and may be read")
+        })?;
+        let (reader, len): (Box<dyn Read>, _) = if metadata.is_file() {
+            (Box::new(file), Some(metadata.len()))
+        } else {
+            let interrupt = interrupt.clone();
+            (Box::new(Stream { file, interrupt }), None)
+        };
+        Self::begin(name, Buffer::new(reader, len), reads, interrupt)
     }
 
     fn begin(
         name: String,
         mut buffer: Buffer,
         reads: fn(Link) -> bool,
+        interrupt: &Interrupt,
     ) -> Result<Self, SetupError> {
         let format = Format::open(&mut buffer, reads).map_err(|damage| damage.of(&name))?;
         Ok(Self {
@@ -71,15 +89,21 @@ impl Capture {
             format,
             packets: 0,
             foreign: 0,
+            interrupt: interrupt.clone(),
         })
     }
 
     /// The next packet, or `None` at the end.
     ///
     /// # Errors
-    /// The capture is damaged here, or cannot be read on.
+    /// The capture is damaged here, or cannot be read on, or somebody asked us to stop.
     pub(super) fn next(&mut self) -> Result<Option<Packet<'_>>, SetupError> {
-        match self.find() {
+        let found = self.find();
+        if self.interrupt.is_asked() {
+            let mend = format!("{} packets were replayed", self.packets);
+            return Err(Damage::new("interrupted", mend).of(&self.name));
+        }
+        match found {
             Err(damage) => {
                 let at = format_args!("packet {} at byte {}", self.packets + 1, self.buffer.offset);
                 let told = damage.at(at).of(&self.name);
@@ -422,6 +446,29 @@ fn told(error: &dyn Error) -> String {
     text
 }
 
+/// What may keep its reader waiting, a pipe or a terminal: at its end once somebody asked us to stop.
+struct Stream {
+    file: File,
+    interrupt: Interrupt,
+}
+
+/// How late a wait may notice a signal that came just before it, in milliseconds.
+const TICK_MS: u8 = 100;
+
+impl Read for Stream {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        while !self.interrupt.is_asked() {
+            let mut fds = [PollFd::new(self.file.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, TICK_MS) {
+                Ok(0) | Err(Errno::EINTR) => {}
+                Ok(_) => return self.file.read(room),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(0)
+    }
+}
+
 /// Bytes of a reader that are looked at before they are taken.
 struct Buffer {
     reader: Box<dyn Read>,
@@ -509,10 +556,11 @@ mod tests {
         let reader = Pieces(file.iter().copied().collect(), pieces);
         let buffer = Buffer::new(Box::new(reader), None);
         let mut packets = Vec::new();
-        let mut capture = match Capture::begin("a file".to_owned(), buffer, |_| true) {
-            Ok(capture) => capture,
-            Err(error) => return (packets, Some(error.to_string())),
-        };
+        let mut capture =
+            match Capture::begin("a file".to_owned(), buffer, |_| true, &Interrupt::default()) {
+                Ok(capture) => capture,
+                Err(error) => return (packets, Some(error.to_string())),
+            };
         loop {
             match capture.next() {
                 Ok(Some(packet)) => packets.push((packet.link, packet.time, packet.bytes.to_vec())),

@@ -16,7 +16,6 @@ mod output;
 mod progress;
 mod report;
 
-use std::fs;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,6 +28,7 @@ use self::output::Output;
 use self::progress::Progress;
 use self::report::Report;
 use super::args::{Global, ReplayArgs};
+use super::lab::interrupt::Interrupt;
 use super::words::UsageError;
 use super::{CliError, warn};
 use crate::control::config::Bind;
@@ -55,9 +55,15 @@ pub fn run(args: &ReplayArgs, global: &Global, out: &mut impl Write) -> Result<(
     } else {
         Side::Underlay(Box::new(Host::new(rules(&config, &tables))))
     };
-    check_apart(args)?;
-    let capture = Capture::open(&args.input, side.reads())?;
-    let output = args.output.as_deref().map(Output::create).transpose()?;
+    let interrupt = Interrupt::default();
+    let capture = Capture::open(&args.input, side.reads(), &interrupt)?;
+    let output = args.output.as_deref();
+    let output = output.map(|path| Output::create(path, &args.input));
+    let output = output.transpose()?;
+    if output.is_some() {
+        // Without an output there is nothing that a signal could cut short.
+        interrupt.listen()?;
+    }
     let out = BufWriter::with_capacity(OUT_BYTES, out);
     let mut replay = Replay {
         judge: Judge::new(&config.vtep, &tables),
@@ -68,25 +74,17 @@ pub fn run(args: &ReplayArgs, global: &Global, out: &mut impl Write) -> Result<(
         },
         side,
     };
-    let read = replay.packets(capture);
-    let finished = replay.finish(read.is_ok());
+    let early = replay.packets(capture);
+    let written = replay.finish();
     // Of two errors the first says more.
-    read.and(finished)
-}
-
-/// The output takes the place of what was there, which must not be the input.
-fn check_apart(args: &ReplayArgs) -> Result<(), SetupError> {
-    let same = |output: &PathBuf| {
-        let [input, output] = [&args.input, output].map(fs::canonicalize);
-        matches!((input, output), (Ok(input), Ok(output)) if input == output && input.is_file())
-    };
-    match &args.output {
-        Some(output) if same(output) => {
-            let name = output.display().to_string();
-            Err(SetupError::new("write capture", name, "it is the input")
-                .mend("give another name: nothing was read or written"))
+    match (early?, written?) {
+        (None, _) => Ok(()),
+        (Some(early), None) => Err(early.into()),
+        (Some(early), Some(path)) => {
+            let mend = format!("{}; {} is written up to there", early.mend, path.display());
+            let mend = mend.trim_start_matches("; ").to_owned();
+            Err(early.mend(mend).into())
         }
-        _ => Ok(()),
     }
 }
 
@@ -95,7 +93,9 @@ const OUT_BYTES: usize = 1 << 16;
 
 /// Options of the other commands that mean nothing here, and an output that would stand among the lines.
 fn check_usage(args: &ReplayArgs, global: &Global) -> Result<(), &'static str> {
-    if global.name.is_some() || global.socket.is_some() {
+    let name = args.name.as_ref().or(global.name.as_ref());
+    let socket = args.socket.as_ref().or(global.socket.as_ref());
+    if name.is_some() || socket.is_some() {
         return Err("it asks no daemon (`--name`, `--socket`)");
     }
     if args
@@ -176,13 +176,17 @@ struct Replay<'t, W: Write> {
 }
 
 impl<W: Write> Replay<'_, W> {
-    fn packets(&mut self, mut capture: Capture) -> Result<(), CliError> {
+    /// Why the capture ended before its end, if it did.
+    fn packets(&mut self, mut capture: Capture) -> Result<Option<SetupError>, CliError> {
         let mut progress = Progress::new();
-        while let Some(packet) = capture.next()? {
-            self.packet(&packet)?;
+        loop {
+            match capture.next() {
+                Ok(Some(packet)) => self.packet(&packet)?,
+                Ok(None) => return Ok(None),
+                Err(early) => return Ok(Some(early)),
+            }
             progress.tick(self.report.next_packet() - 1, capture.position());
         }
-        Ok(())
     }
 
     fn packet(&mut self, packet: &Packet<'_>) -> Result<(), CliError> {
@@ -218,18 +222,14 @@ impl<W: Write> Replay<'_, W> {
         Ok(())
     }
 
-    /// `whole`: every packet of the capture was seen.
-    fn finish(mut self, whole: bool) -> Result<(), CliError> {
+    /// What is written, if anything is.
+    fn finish(mut self) -> Result<Option<PathBuf>, CliError> {
         if let Side::Underlay(host) = &mut self.side {
             host.finish();
             self.report.settle(host.settled())?;
         }
         self.report.finish()?;
-        match self.written.output {
-            Some(output) if whole => Ok(output.finish()?),
-            // Dropped, it leaves nothing behind.
-            Some(_) | None => Ok(()),
-        }
+        Ok(self.written.output.map(Output::finish).transpose()?)
     }
 }
 

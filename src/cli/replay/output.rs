@@ -1,8 +1,9 @@
 //! The capture that is written.
 
 use std::borrow::Cow;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, BufWriter};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,21 +16,25 @@ use crate::error::SetupError;
 const SNAPLEN: u32 = 262_144;
 const BUFFER_BYTES: usize = 1 << 18;
 
-/// A pcap file of Ethernet frames. It has its name only once it is whole; until then it is beside it, named `.NAME.PID.part`. What is
-/// there already and no regular file (a pipe, `/dev/null`) is written to directly.
+/// A pcap file of Ethernet frames, written in place as tcpdump does: a file that was there keeps its owner and mode, and whatever ends the
+/// replay early, what was judged until then is there.
 pub(super) struct Output {
     path: PathBuf,
-    part: Option<PathBuf>,
     writer: PcapWriter<BufWriter<File>>,
 }
 
 impl Output {
-    pub(super) fn create(path: &Path) -> Result<Self, SetupError> {
-        // Not to replace a link by a file.
-        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let (part, file) = open(&path).map_err(|error| {
-            failed(&path, &error).or_mend("give a file in a directory that may be written to")
-        })?;
+    /// Opens `path`, which must not be `input` (`-`: standard input).
+    pub(super) fn create(path: &Path, input: &Path) -> Result<Self, SetupError> {
+        let told = |error: &io::Error| {
+            failed(path, error).or_mend("give a file in a directory that may be written to")
+        };
+        if is_same(path, input) {
+            let name = path.display().to_string();
+            return Err(SetupError::new("write capture", name, "it is the input")
+                .mend("give another name: nothing was read or written"));
+        }
+        let file = File::create(path).map_err(|error| told(&error))?;
         let header = PcapHeader {
             snaplen: SNAPLEN,
             datalink: DataLink::ETHERNET,
@@ -39,13 +44,11 @@ impl Output {
         };
         let writer = BufWriter::with_capacity(BUFFER_BYTES, file);
         let writer = PcapWriter::with_header(writer, header);
-        match writer {
-            Ok(writer) => Ok(Self { path, part, writer }),
-            Err(error) => {
-                remove(part.as_deref());
-                Err(failed(&path, &io_error(error)))
-            }
-        }
+        let writer = writer.map_err(|error| told(&io_error(error)))?;
+        Ok(Self {
+            path: path.to_owned(),
+            writer,
+        })
     }
 
     /// Appends a frame.
@@ -64,52 +67,32 @@ impl Output {
         Ok(())
     }
 
-    /// The file is whole.
-    pub(super) fn finish(mut self) -> Result<(), SetupError> {
+    /// Everything is written.
+    pub(super) fn finish(mut self) -> Result<PathBuf, SetupError> {
         let flushed = self.writer.flush();
         flushed.map_err(|error| failed(&self.path, &io_error(error)))?;
-        if let Some(part) = self.part.take() {
-            fs::rename(&part, &self.path).map_err(|error| {
-                remove(Some(&part));
-                failed(&self.path, &error)
-            })?;
-        }
-        Ok(())
+        Ok(self.path)
     }
 }
 
-impl Drop for Output {
-    fn drop(&mut self) {
-        remove(self.part.as_deref());
-    }
-}
-
-fn open(path: &Path) -> io::Result<(Option<PathBuf>, File)> {
-    let special = fs::metadata(path).is_ok_and(|metadata| !metadata.is_file());
-    if special {
-        let file = OpenOptions::new().write(true).open(path)?;
-        return Ok((None, file));
-    }
-    let Some(name) = path.file_name() else {
-        return Err(io::Error::from_raw_os_error(libc::EISDIR));
+/// True if the two are one file, by whatever names.
+fn is_same(output: &Path, input: &Path) -> bool {
+    let input = if input.as_os_str() == "-" {
+        Path::new("/dev/stdin")
+    } else {
+        input
     };
-    let name = format!(".{}.{}.part", name.display(), std::process::id());
-    let part = path.with_file_name(name);
-    let file = File::create_new(&part)?;
-    Ok((Some(part), file))
-}
-
-fn remove(part: Option<&Path>) {
-    if let Some(part) = part {
-        // What else could be done with it?
-        let _ = fs::remove_file(part);
-    }
+    let identity = |path| {
+        let metadata = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
+        Some((metadata.dev(), metadata.ino()))
+    };
+    identity(output).is_some_and(|output| identity(input) == Some(output))
 }
 
 fn failed(path: &Path, error: &io::Error) -> SetupError {
     let told = SetupError::system("write capture", path.display().to_string(), error);
     match error.raw_os_error() {
-        Some(libc::ENOSPC) => told.mend("make room; nothing was left there"),
+        Some(libc::ENOSPC) => told.mend("make room; the file is cut short"),
         Some(libc::EPIPE) => told.mend("whoever read it is gone"),
         _ => told,
     }
