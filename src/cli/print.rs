@@ -77,12 +77,13 @@ pub fn link(row: &LinkRow) -> String {
     put(
         &mut text,
         format_args!(
-            " srcport {} {} dstport {} nolearning{} ageing {}{}\n",
+            " srcport {} {} dstport {} nolearning{} ageing {} {}{}\n",
             vxlan.port_range.low,
             vxlan.port_range.high,
             vxlan.port,
             outer_fields(vxlan),
             vxlan.ageing,
+            checksums(vxlan),
             if vxlan.gbp { " gbp" } else { "" },
         ),
     );
@@ -111,6 +112,16 @@ fn outer_fields(vxlan: &VxlanInfo) -> String {
         put(&mut words, format_args!(" df {df}"));
     }
     words
+}
+
+fn checksums(vxlan: &VxlanInfo) -> String {
+    let words = [
+        (vxlan.udp_csum, "udpcsum"),
+        (vxlan.udp_zero_csum6_tx, "udp6zerocsumtx"),
+        (vxlan.udp_zero_csum6_rx, "udp6zerocsumrx"),
+    ];
+    let words = words.map(|(on, word)| format!("{}{word}", if on { "" } else { "no" }));
+    words.join(" ")
 }
 
 /// One line a peer, the words in the order in which `peer add` takes them; at the end the MTU, where a path carries less than the device.
@@ -356,14 +367,14 @@ mod tests {
             link(&row(link_json())),
             "865: silk-vtep: <BROADCAST,MULTICAST,NOARP,UP,LOWER_UP> mtu 1410 qdisc mq state UNKNOWN
     link/ether ee:ee:0a:ff:6c:00 brd ff:ff:ff:ff:ff:ff
-    vxlan id 1 local 10.0.32.12 dev eth0 srcport 32768 60999 dstport 4789 nolearning ageing 300 gbp
+    vxlan id 1 local 10.0.32.12 dev eth0 srcport 32768 60999 dstport 4789 nolearning ageing 300 udpcsum noudp6zerocsumtx noudp6zerocsumrx gbp
     marks table: the configuration has groups
 "
         );
     }
 
     #[test]
-    fn link_without_gbp_or_a_known_device_leaves_them_out() {
+    fn link_says_what_is_off_and_leaves_out_what_is_not_known() {
         let mut value = link_json();
         let data = value["linkinfo"]["info_data"]
             .as_object_mut()
@@ -372,8 +383,11 @@ mod tests {
         data.remove("local");
         data.insert("local6".to_owned(), json!("2001:db8::1"));
         data.insert("gbp".to_owned(), json!(false));
+        data.insert("udp_csum".to_owned(), json!(false));
+        data.insert("udp_zero_csum6_tx".to_owned(), json!(true));
+        data.insert("udp_zero_csum6_rx".to_owned(), json!(true));
         assert!(link(&row(value)).contains(
-            "    vxlan id 1 local 2001:db8::1 srcport 32768 60999 dstport 4789 nolearning ageing 300\n"
+            "    vxlan id 1 local 2001:db8::1 srcport 32768 60999 dstport 4789 nolearning ageing 300 noudpcsum udp6zerocsumtx udp6zerocsumrx\n"
         ));
     }
 
@@ -385,16 +399,19 @@ mod tests {
             (data["ttl"], data["tos"], data["df"]) = (ttl, tos, json!(df));
             let text = link(&row(value));
             let (_, words) = text.split_once("nolearning").expect("it is there");
-            words.lines().next().unwrap_or_default().to_owned()
+            let (words, _) = words
+                .split_once(" ageing 300 udpcsum")
+                .expect("it is there");
+            words.to_owned()
         };
-        assert_eq!(printed(json!(64), Value::Null, "unset"), " ageing 300 gbp");
+        assert_eq!(printed(json!(64), Value::Null, "unset"), "");
         assert_eq!(
             printed(json!(9), json!(0xb8), "set"),
-            " tos 0xb8 ttl 9 df set ageing 300 gbp"
+            " tos 0xb8 ttl 9 df set"
         );
         assert_eq!(
             printed(Value::Null, json!(1), "inherit"),
-            " tos inherit ttl inherit df inherit ageing 300 gbp"
+            " tos inherit ttl inherit df inherit"
         );
     }
 

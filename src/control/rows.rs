@@ -181,6 +181,12 @@ pub struct VxlanInfo {
     pub ageing: u32,
     /// Outer UDP checksums are filled in.
     pub udp_csum: bool,
+    /// Over IPv6, they are not.
+    #[serde(default)]
+    pub udp_zero_csum6_tx: bool,
+    /// Over IPv6, datagrams without one are taken.
+    #[serde(default)]
+    pub udp_zero_csum6_rx: bool,
     /// Group ids are carried.
     pub gbp: bool,
 }
@@ -348,6 +354,8 @@ impl LinkRow {
             df: vtep.local.is_ipv4().then(|| df(vtep.outer.df).to_owned()),
             ageing: KERNEL_DEFAULT_AGEING_S,
             udp_csum: vtep.udp_checksum,
+            udp_zero_csum6_tx: vtep.local.is_ipv6() && !vtep.udp_checksum,
+            udp_zero_csum6_rx: vtep.local.is_ipv6() && vtep.zero_checksum_rx,
             gbp: vtep.gbp,
         };
         Self {
