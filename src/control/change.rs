@@ -50,16 +50,25 @@ impl Owner {
     }
 }
 
+/// Whose entry is in the way of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// It was there before.
+    Owner(Owner),
+    /// An earlier change of the same request gave it.
+    EarlierChange,
+}
+
 /// Why the directory does not take an entry.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The key is taken.
-    #[error("{key} exists already ({owner})")]
+    #[error("{key} exists already ({holder})")]
     Exists {
         /// What is there.
         key: Key,
         /// Whose it is.
-        owner: Owner,
+        holder: Holder,
     },
     /// There is nothing to delete.
     #[error("no {key}")]
@@ -146,6 +155,15 @@ impl fmt::Display for Owner {
         match self {
             Self::Entry(origin) => write!(f, "{origin}"),
             Self::Peer(underlay, origin) => write!(f, "of peer {underlay}, {origin}"),
+        }
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Owner(owner) => write!(f, "{owner}"),
+            Self::EarlierChange => f.write_str("an earlier change of this request gives it"),
         }
     }
 }

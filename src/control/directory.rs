@@ -3,14 +3,14 @@
 //! It is the master copy of the tables. [`Control`](super::Control) changes it, compiles [`Directory::spec`] and swaps the result in;
 //! nothing here knows of compiled tables, sockets or files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
 use super::config::VtepConfig;
 use super::rules::{Rules, overlap};
-use super::{Change, ChangeError, Config, Entry, Key, Origin, Owner, PeerSpec, Refusal};
+use super::{Change, ChangeError, Config, Entry, Holder, Key, Origin, Owner, PeerSpec, Refusal};
 use crate::tables::{Changed, FdbEntry, GroupEntry, Neighbor, Route, TableSpec};
 use crate::wire::MacAddr;
 
@@ -23,6 +23,9 @@ pub struct Directory {
     subnets: BTreeMap<IpNet, IpAddr>,
     /// Live entries of an earlier start that do not fit this one, by key: in no table, kept for a start that they fit.
     parked: BTreeMap<Key, Entry>,
+    /// Within [`Self::apply`]: what its earlier changes gave, so that whoever collides with that is not sent to look for it in the
+    /// tables.
+    fresh: Option<BTreeSet<Key>>,
 }
 
 /// An entry of the directory.
@@ -43,6 +46,7 @@ impl Directory {
             entries: BTreeMap::new(),
             subnets: BTreeMap::new(),
             parked: BTreeMap::new(),
+            fresh: None,
         }
     }
 
@@ -52,6 +56,7 @@ impl Directory {
     /// The first change that is refused; the directory is as it was.
     pub fn apply(&mut self, changes: &[Change], origin: Origin) -> Result<Changed, ChangeError> {
         let mut next = self.clone();
+        next.fresh = Some(BTreeSet::new());
         for (index, change) in changes.iter().enumerate() {
             next.apply_one(change, origin)
                 .map_err(|refusal| ChangeError { index, refusal })?;
@@ -136,6 +141,7 @@ impl Directory {
             groups: !self.groups().eq(next.groups()),
         };
         *self = next;
+        self.fresh = None;
         changed
     }
 
@@ -333,10 +339,13 @@ impl Directory {
                 ));
             }
         }
-        if let Some(Held { entry, owner }) = self.destination(peer.mac) {
-            return refuse(match owner.peer() {
+        if let Some(held) = self.destination(peer.mac) {
+            return refuse(match held.owner.peer() {
                 Some(other) => format!("MAC {} is that of peer {other}", peer.mac),
-                None => format!("{} exists already ({owner})", entry.key()),
+                None => {
+                    let holder = self.holder(held);
+                    format!("{} exists already ({holder})", held.entry.key())
+                }
             });
         }
         for key in derived(peer).map(|entry| entry.key()) {
@@ -366,6 +375,9 @@ impl Directory {
         if owner == Owner::Entry(Origin::Live) {
             self.parked.remove(&entry.key());
         }
+        if let Some(fresh) = &mut self.fresh {
+            fresh.insert(entry.key());
+        }
         self.entries.insert(entry.key(), Held { entry, owner });
     }
 
@@ -373,9 +385,18 @@ impl Directory {
         match self.lookup(key) {
             Some(held) => Err(Refusal::Exists {
                 key: key.clone(),
-                owner: held.owner,
+                holder: self.holder(held),
             }),
             None => Ok(()),
+        }
+    }
+
+    fn holder(&self, held: &Held) -> Holder {
+        let fresh = self.fresh.as_ref();
+        if fresh.is_some_and(|fresh| fresh.contains(&held.entry.key())) {
+            Holder::EarlierChange
+        } else {
+            Holder::Owner(held.owner)
         }
     }
 
@@ -386,7 +407,7 @@ impl Directory {
                 reason: format!(
                     "a unicast MAC has one destination, and {} exists already ({})",
                     held.entry.key(),
-                    held.owner
+                    self.holder(held)
                 ),
             }),
             _ => Ok(()),

@@ -21,7 +21,7 @@ mod service;
 pub mod state;
 pub mod stats;
 
-pub use change::{Change, ChangeError, Owner, Refusal};
+pub use change::{Change, ChangeError, Holder, Owner, Refusal};
 pub use client::Client;
 pub use config::Config;
 pub use directory::Directory;

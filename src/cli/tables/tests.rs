@@ -299,7 +299,7 @@ fn a_batch_is_taken_whole_or_refused_with_the_line() {
         .to_string();
     assert!(
         error.ends_with(
-            "batch: line 4: peer 10.0.16.15 exists already (live) (nothing was changed)"
+            "batch: line 4: peer 10.0.16.15 exists already (an earlier change of this request gives it) (nothing was changed)"
         ),
         "{error}"
     );

@@ -24,6 +24,40 @@ fn replace(directory: &mut Directory, entry: Entry) -> Result<Changed, String> {
     apply(directory, Change::Replace(entry))
 }
 
+#[test]
+fn what_collides_with_an_earlier_change_of_its_request_is_told_so() {
+    let mut directory = directory();
+    let ours = "an earlier change of this request gives it";
+    for (second, told) in [
+        (group("10.255.108.9", 6), "group 10.255.108.9"),
+        (peer("10.255.44.0/24", "10.0.16.15"), "peer 10.0.16.15"),
+        (
+            route("10.255.44.0/24", "10.255.44.0"),
+            "route 10.255.44.0/24",
+        ),
+    ] {
+        let changes = [
+            group("10.255.108.9", 5),
+            peer("10.255.44.0/24", "10.0.16.15"),
+            second,
+        ];
+        let refused = directory
+            .apply(&changes.map(Change::Add), Origin::Live)
+            .expect_err(told);
+        assert_eq!(refused.index, 2);
+        assert_eq!(
+            refused.to_string(),
+            format!("{told} exists already ({ours})")
+        );
+    }
+    // In the next request it is whose it is.
+    add(&mut directory, group("10.255.108.9", 5)).expect("free");
+    assert_eq!(
+        add(&mut directory, group("10.255.108.9", 6)),
+        Err("group 10.255.108.9 exists already (live)".to_owned())
+    );
+}
+
 const PEER_CHANGED: Changed = Changed {
     routes: true,
     neighbors: true,
