@@ -236,12 +236,18 @@ fn entry(table: Table, words: &mut Phrase<'_>, source: Option<IpAddr>) -> Result
             dst: words.key(address)?,
             lladdr: words.required("lladdr", mac)?,
         },
-        Table::Fdb => Entry::Fdb {
-            mac: words.key(mac)?,
-            dst: words.required("dst", underlay)?,
-            port: words.option("port", port)?,
-            vni: words.option("vni", vni)?,
-        },
+        Table::Fdb => {
+            let mac = words.key(mac)?;
+            let port = words.option("port", port)?;
+            let vni = words.option("vni", vni)?;
+            let dst = words.required("dst", underlay)?;
+            Entry::Fdb {
+                mac,
+                dst,
+                port,
+                vni,
+            }
+        }
         Table::Peer => Entry::Peer(peer(words)?),
         Table::Group => Entry::Group {
             address: words.key(address)?,
@@ -284,8 +290,8 @@ fn route(
 
 fn peer(words: &mut Phrase<'_>) -> Result<PeerSpec, String> {
     let subnets = words.key(subnets)?;
-    let underlay = words.required("underlay", underlay)?;
     let given = words.option("mac", mac)?;
+    let underlay = words.required("underlay", underlay)?;
     let mac = given.or_else(|| PeerSpec::derived_mac(&subnets));
     let mac = mac.ok_or("without an IPv4 subnet to derive it from, `mac MAC` is wanted")?;
     Ok(PeerSpec {

@@ -53,19 +53,25 @@ impl<'a> Phrase<'a> {
             return Ok(None);
         };
         self.0.remove(at);
+        // The reader says what is wanted where there is nothing to read, too.
         let word = self.0.remove(at).unwrap_or_default();
-        read(word)
-            .map(Some)
-            .map_err(|accepted| format!("`{name}` takes {accepted}, not `{word}`"))
+        read(word).map(Some).map_err(|accepted| match word {
+            "" => format!("`{name}` takes {accepted}, and there is none behind it"),
+            _ => format!("`{name}` takes {accepted}, not `{word}`"),
+        })
     }
 
+    /// As [`Self::option`], to be asked for after all options: what is left then is no word that is known here.
     pub(super) fn required<T>(
         &mut self,
         name: &str,
         read: fn(&'a str) -> Result<T, &'static str>,
     ) -> Result<T, String> {
-        self.option(name, read)?
-            .ok_or_else(|| format!("`{name}` is wanted"))
+        let value = self.option(name, read)?;
+        value.ok_or_else(|| match self.0.front() {
+            Some(word) => format!("`{name}` is wanted, and `{word}` is not known here"),
+            None => format!("`{name}` is wanted"),
+        })
     }
 
     /// True if the word `name` is still there.
@@ -82,6 +88,7 @@ impl<'a> Phrase<'a> {
 
     pub(super) fn finish(self) -> Result<(), String> {
         match self.0.front() {
+            Some(&"") => Err("an empty word is one too many".to_owned()),
             Some(word) => Err(format!("`{word}` is one word too many")),
             None => Ok(()),
         }

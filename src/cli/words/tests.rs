@@ -121,6 +121,14 @@ fn what_show_prints_may_follow_a_verb_and_means_the_same() {
 }
 
 #[test]
+fn host_bits_of_a_peers_subnet_are_its_vteps_address() {
+    assert_eq!(
+        change("peer add 10.255.43.7/24 underlay 10.0.16.14"),
+        r#"{"add":{"peer":{"subnets":["10.255.43.7/24"],"underlay":"10.0.16.14","mac":"ee:ee:0a:ff:2b:07"}}}"#
+    );
+}
+
+#[test]
 fn a_device_and_a_source_are_premises() {
     let premises = |line: &str| sentence_of(line).expect(line).premises;
     let of = |device: &str, source: &str| Premises {
@@ -186,7 +194,7 @@ fn wrong_words_are_told_with_what_is_accepted() {
         ),
         (
             "route add 10.255.43.0/24 via",
-            "route: `via` takes an address such as 10.255.43.0, not ``",
+            "route: `via` takes an address such as 10.255.43.0, and there is none behind it",
         ),
         (
             "route add 10.255.43.0/24 metric 100",
@@ -194,8 +202,20 @@ fn wrong_words_are_told_with_what_is_accepted() {
         ),
         ("neigh add 10.255.43.0", "neigh: `lladdr` is wanted"),
         (
+            "peer add 10.255.43.0/24 underly 10.0.16.14 mac ee:ee:0a:ff:2b:00",
+            "peer: `underlay` is wanted, and `underly` is not known here",
+        ),
+        (
+            "peer add 10.255.43.0/24 underlay",
+            "peer: `underlay` takes an underlay address such as 10.0.16.14, and there is none behind it",
+        ),
+        (
+            "fdb add ee:ee:0a:ff:2b:00 dest 10.0.16.14 port 4790",
+            "fdb: `dst` is wanted, and `dest` is not known here",
+        ),
+        (
             "neigh show dev",
-            "neigh: `dev` takes a device's name, not ``",
+            "neigh: `dev` takes a device's name, and there is none behind it",
         ),
         (
             "peer del 10.255.43.0/24",
