@@ -1,21 +1,19 @@
 //! [`Control`]: the directory, and what each change to it sets in motion. The socket server, SIGHUP and the poller of a controller call
 //! the same methods.
 
-use std::fs;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
-use super::config::VtepConfig;
+use super::config::{self, VtepConfig};
 use super::protocol::{Applied, Failure, Reloaded, Reply, Request, Show};
 use super::rows::{FdbRow, GroupRow, LinkRow, NeighRow, PeerRow, RouteRow};
 use super::stats::{PeerStats, Stats, per_lane};
 use super::{Change, Config, Directory, Entry, Key, LinkSource, Origin, StateFile};
 use crate::counters::Counters;
-use crate::error::errno;
 use crate::tables::{Changed, CounterRegistry, Local, MarkSource, Peer, Tables};
 
 /// Decides what the tables hold, and publishes them.
@@ -63,7 +61,8 @@ impl Control {
         });
         let collisions = collisions.iter().map(left_out_of_config);
         let has_groups = directory.iter().any(|held| is_group(&held.entry));
-        let unused = has_groups.then(|| unused_groups(options.marks)).flatten();
+        let unused = has_groups.then(|| unused_groups(options.marks, config.vtep.gbp));
+        let unused = unused.flatten();
         let warnings = damage.into_iter().chain(stale).chain(collisions);
         let warnings = warnings.chain(unused).collect();
 
@@ -179,7 +178,7 @@ impl Control {
             Change::Add(entry) | Change::Replace(entry) => is_group(entry),
             Change::Del(_) | Change::DelExact(_) => false,
         });
-        let unused = gives_groups.then(|| unused_groups(self.options.marks));
+        let unused = gives_groups.then(|| unused_groups(self.options.marks, self.vtep.gbp));
         Ok(Applied {
             changes: changes.len(),
             warnings: saved.err().into_iter().chain(unused.flatten()).collect(),
@@ -195,17 +194,19 @@ impl Control {
         let mut master = self.master.lock();
         let path = &self.options.config_path;
         let failure = |cause: &dyn std::fmt::Display| {
-            Failure::new(format!(
-                "reload {}: nothing was changed: {cause}",
+            Failure::new(format!("reload: nothing was changed: {cause}"))
+        };
+        let text = config::read(path).map_err(|error| failure(&error))?;
+        let config = Config::parse(&text).map_err(|errors| {
+            failure(&format_args!(
+                "configuration {} is not usable:\n{errors}",
                 path.display()
             ))
-        };
-        let text = fs::read_to_string(path).map_err(|error| failure(&errno(&error)))?;
-        let config = Config::parse(&text).map_err(|errors| failure(&format!("\n{errors}")))?;
+        })?;
         let misfits = master.directory.misfits(&config);
         if !misfits.is_empty() {
             // The file agrees with itself. Taking what fits would leave the overlay that runs without its peers.
-            return Err(failure(&misfits_told(&misfits)));
+            return Err(failure(&misfits_told(path, &misfits)));
         }
 
         let (differs, collisions) = master.directory.reload(&config);
@@ -214,7 +215,7 @@ impl Control {
         let changed = config.vtep != self.vtep;
         let restart = changed.then(|| "[vtep] changed: restart to use it".to_owned());
         let has_groups = !config.groups.is_empty();
-        let unused = has_groups.then(|| unused_groups(self.options.marks));
+        let unused = has_groups.then(|| unused_groups(self.options.marks, self.vtep.gbp));
         Ok(Reloaded {
             peers: config.peers.len(),
             groups: config.groups.len(),
@@ -281,11 +282,14 @@ impl Control {
     }
 }
 
-fn misfits_told(misfits: &[super::Refusal]) -> String {
-    let told = "its entries are not for the [vtep] that is running: restart to use the new one";
+fn misfits_told(path: &Path, misfits: &[super::Refusal]) -> String {
+    let told = format!(
+        "configuration {} has entries for another [vtep] than the one that is running (restart to use the new one):",
+        path.display()
+    );
     misfits
         .iter()
-        .fold(told.to_owned(), |told, misfit| format!("{told}\n{misfit}"))
+        .fold(told, |told, misfit| format!("{told}\n{misfit}"))
 }
 
 fn is_group(entry: &Entry) -> bool {
@@ -293,13 +297,17 @@ fn is_group(entry: &Entry) -> bool {
 }
 
 /// Told to who gives groups that nobody looks up.
-fn unused_groups(marks: MarkSource) -> Option<String> {
-    let instead = match marks {
+fn unused_groups(marks: MarkSource, gbp: bool) -> Option<String> {
+    let table = "set marks = \"table\" and restart to use it";
+    let (instead, mend) = match marks {
         MarkSource::Table => return None,
-        MarkSource::Packet => "packets bring their own marks (marks = \"bpf\")",
-        MarkSource::Off => "no groups are sent (marks = \"off\")",
+        MarkSource::Packet => ("packets bring their own marks (marks = \"bpf\")", table),
+        MarkSource::Off if gbp => ("no groups are sent (marks = \"off\")", table),
+        MarkSource::Off => (
+            "no groups are sent (gbp = false)",
+            "set gbp = true and marks = \"table\" and restart to use it",
+        ),
     };
-    let mend = "set marks = \"table\" and restart to use it";
     Some(format!(
         "the group table is without effect: {instead}; {mend}"
     ))
@@ -520,7 +528,7 @@ mod tests {
             .expect("the directory is ours");
         let message = control.reload().expect_err("another overlay").message;
         for told in [
-            "nothing was changed: its entries are not for the [vtep] that is running: restart",
+            " has entries for another [vtep] than the one that is running (restart",
             "\npeer 10.0.16.14: 10.254.43.0/24 is inside no overlay",
             "\ngroup 10.254.108.184: ",
         ] {
@@ -528,6 +536,30 @@ mod tests {
         }
         assert!(Arc::ptr_eq(&before, &control.tables().load()));
         assert!(destination(&before, "10.255.43.7").is_some());
+    }
+
+    #[test]
+    fn a_reload_of_a_file_that_is_no_good_changes_nothing_and_says_why() {
+        let (directory, control) = start();
+        let before = control.tables().load_full();
+        let path = directory.path().join("silk-vtep.toml");
+        let name = path.display();
+        let reload = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).expect("the directory is ours");
+            control.reload().expect_err("no good").message
+        };
+        let begin = "reload: nothing was changed: ";
+        assert_eq!(
+            reload(b"[vtep]\nname = \"\xe9\"\n"),
+            format!(
+                "{begin}read configuration {name}: line 2 is not UTF-8 (TOML is text in UTF-8: save it so)"
+            )
+        );
+        let told = reload(CONFIG.replace("lanes = 2", "lane = 2").as_bytes());
+        let usable = format!("{begin}configuration {name} is not usable:\nline ");
+        assert!(told.starts_with(&usable), "{told}");
+        assert!(told.contains("did you mean `lanes`?"), "{told}");
+        assert!(Arc::ptr_eq(&before, &control.tables().load()));
     }
 
     #[test]
@@ -571,12 +603,15 @@ mod tests {
 
     #[test]
     fn groups_that_nobody_looks_up_are_told_whoever_gives_them() {
-        for (marks, told) in [
-            ("bpf", "packets bring their own marks"),
-            ("off", "no groups are sent"),
+        let table = "; set marks = \"table\" and restart to use it";
+        let gbp = "; set gbp = true and marks = \"table\" and restart to use it";
+        for (keys, told, mend) in [
+            ("marks = \"bpf\"", "packets bring their own marks", table),
+            ("marks = \"off\"", "no groups are sent (marks = ", table),
+            ("gbp = false", "no groups are sent (gbp = false)", gbp),
         ] {
             let directory = tempfile::tempdir().expect("a temporary directory");
-            let text = CONFIG.replace("lanes = 2", &format!("lanes = 2\nmarks = \"{marks}\""));
+            let text = CONFIG.replace("lanes = 2", &format!("lanes = 2\n{keys}"));
             let (control, warnings) = fixtures::control_of(&text, directory.path());
             let added = control.apply(&[Change::Add(group("10.255.108.7", 5))], Origin::Live);
             let reloaded = control.reload().expect("a good file");
@@ -588,7 +623,8 @@ mod tests {
                 assert_eq!(warnings.len(), 1, "{warnings:?}");
                 assert!(
                     warnings[0].starts_with("the group table is without effect: ")
-                        && warnings[0].contains(told),
+                        && warnings[0].contains(told)
+                        && warnings[0].ends_with(mend),
                     "{warnings:?}"
                 );
             }

@@ -19,7 +19,6 @@ pub(crate) mod setup;
 mod workers;
 
 use std::fmt::Write as _;
-use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,7 +26,7 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use crate::control::config::{ConfigErrors, UnderlayOf};
+use crate::control::config::{self, ConfigErrors, UnderlayOf};
 use crate::control::{Config, Control, Server, default_socket_path};
 use crate::error::SetupError;
 use crate::netlink::{Device, DeviceError, Netlink, Underlay, underlay};
@@ -88,11 +87,7 @@ pub fn run(options: &RunOptions, ready: impl FnOnce(&str)) -> Result<(), DaemonE
 
 /// Reads a configuration, for the host whose underlay `underlay_of` tells.
 pub(crate) fn read_config(path: &Path, underlay_of: UnderlayOf<'_>) -> Result<Config, DaemonError> {
-    let text = fs::read_to_string(path).map_err(|error| {
-        let path = path.display().to_string();
-        SetupError::system("read configuration", path, &error)
-            .or_mend("give a file that is there and may be read with --config")
-    })?;
+    let text = config::read(path)?;
     Config::parse_on(&text, underlay_of).map_err(|errors| DaemonError::Config {
         path: path.to_owned(),
         errors,

@@ -61,6 +61,19 @@ fn overlays_are_prefixes_that_do_not_overlap() {
 }
 
 #[test]
+fn without_gbp_nothing_says_where_groups_come_from() {
+    for marks in ["bpf", "table"] {
+        let text = format!("{LEAST}marks = {marks:?}\ngbp = false\n");
+        let told = errors(&text);
+        let wrong = "vtep.marks: with gbp = false no group is ever sent; accepted: \"auto\" or \"off\", or gbp = true";
+        assert!(told.len() == 1 && told[0].ends_with(wrong), "{told:?}");
+    }
+    for marks in ["auto", "off"] {
+        Config::parse(&format!("{LEAST}marks = {marks:?}\ngbp = false\n")).expect(marks);
+    }
+}
+
+#[test]
 fn own_addresses_and_subnets_must_be_in_the_overlay() {
     let text = |local: &str, address: &str, overlay: &str, more: &str| {
         format!("[vtep]\nlocal = {local:?}\naddress = {address}\noverlay = {overlay}\n{more}")

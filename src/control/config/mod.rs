@@ -5,6 +5,7 @@
 //! other. A check whose values are missing or broken is skipped, so that no error is only the echo of another.
 
 mod error;
+mod file;
 mod form;
 mod group;
 mod mac;
@@ -33,6 +34,7 @@ use crate::tables::{GroupEntry, Local, MarkSource, OuterRules};
 use crate::wire::{MacAddr, Vni};
 
 pub use error::{ConfigError, ConfigErrors};
+pub use file::read;
 pub use mtu::{carried_bytes, overhead_bytes};
 
 /// Tells the link that carries an underlay address, if one does and it is known.
@@ -164,7 +166,7 @@ impl Config {
         let config = match DeTable::parse(text) {
             Ok(document) => {
                 let document = Reader::document(document.get_ref(), &mut report);
-                read(document, underlay_of)
+                read_document(document, underlay_of)
             }
             Err(error) => Err(report.refuse_syntax(text, &error)),
         };
@@ -209,7 +211,10 @@ impl Config {
     }
 }
 
-fn read(mut document: Reader<'_, '_>, underlay_of: UnderlayOf<'_>) -> Result<Config, Reported> {
+fn read_document(
+    mut document: Reader<'_, '_>,
+    underlay_of: UnderlayOf<'_>,
+) -> Result<Config, Reported> {
     let (own, vtep) = document
         .table("vtep", |keys| vtep::read(keys, underlay_of))
         .unwrap_or_else(|reported| (Own::unknown(reported), Err(reported)));

@@ -55,15 +55,24 @@ fn read_vtep(keys: &mut Reader<'_, '_>, own: &Own) -> Result<VtepConfig, Reporte
     let mtu = read_mtu(keys, own);
     let cpus = keys.list("cpus", &form::CPU);
     let udp_checksum = keys.or("udp_checksum", &form::BOOL, true);
+    let gbp = keys.or("gbp", &form::BOOL, true);
+    let marks = keys.optional("marks", &form::MARKS);
+    if let Ok(Some(marks)) = &marks
+        && !gbp
+    {
+        check_marks(marks, keys.report());
+    }
     Ok(VtepConfig {
         name: keys.or("name", &form::NAME, "silk-vtep".to_owned()),
         vni: keys.or("vni", &form::VNI, Vni::SILK),
         port: keys.or("port", &form::PORT, vxlan::PORT),
         mtu_bytes: mtu.map(|mtu| mtu.value),
-        gbp: keys.or("gbp", &form::BOOL, true),
+        gbp,
         lanes: lanes(keys.or("lanes", &form::LANES, 0)),
         strict_source: keys.or("strict_source", &form::BOOL, true),
-        marks: keys.or("marks", &form::MARKS, Marks::Auto),
+        marks: marks.map_or(Marks::Auto, |marks| {
+            marks.map_or(Marks::Auto, |marks| marks.value)
+        }),
         udp_checksum,
         zero_checksum_rx: keys.or("udp6_zero_checksum_rx", &form::BOOL, !udp_checksum),
         outer: read_outer(keys),
@@ -84,6 +93,18 @@ fn read_vtep(keys: &mut Reader<'_, '_>, own: &Own) -> Result<VtepConfig, Reporte
         subnets: own.subnets.iter().map(|subnet| subnet.value).collect(),
         mac: own.mac.as_ref()?.at.value,
     })
+}
+
+/// Refuses, without `gbp`, what says where groups come from.
+fn check_marks(marks: &Located<Marks>, report: &mut Report) {
+    match marks.value {
+        Marks::Auto | Marks::Off => {}
+        Marks::Bpf | Marks::Table => {
+            let wrong = "with gbp = false no group is ever sent";
+            let accepted = "\"auto\" or \"off\", or gbp = true";
+            report.refuse(&marks.place, wrong, accepted);
+        }
+    }
 }
 
 /// How outer headers are filled in.
