@@ -14,7 +14,7 @@ use super::lock::Lock;
 use super::marks::Marks;
 use super::path_watch::PathWatch;
 use super::port_holder::Host;
-use super::workers::Workers;
+use super::workers::{Workers, check_cpus};
 use super::{Daemon, DaemonError, OwnedDevice, limits, link_facts, offload};
 use crate::control::Options;
 use crate::control::config::{Bind, VtepConfig, carried_bytes};
@@ -39,6 +39,7 @@ pub(super) fn start(
     // Declared last, dropped first: if set-up fails nobody waits for room in the queue.
     let events = receiver;
     let lock = Lock::acquire(&vtep.name)?;
+    check_cpus(&vtep.cpus)?;
     limits::raise_open_files();
     let mut netlink = Netlink::open()?;
     let mtu_bytes = mtu_bytes(vtep, &mut netlink)?;

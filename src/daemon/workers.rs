@@ -1,10 +1,12 @@
 //! The lanes' threads.
 
+use std::fs;
 use std::panic::AssertUnwindSafe;
 use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
+use nix::errno::Errno;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
@@ -58,7 +60,10 @@ impl Workers {
         let stop = worker.stop_handle();
         let thread = spawn(name, move || {
             if let Some(cpu) = cpu {
-                pin(cpu);
+                // It could a moment ago; without it the lane runs anywhere.
+                if let Err(error) = pin(cpu) {
+                    tracing::warn!("pin to CPU {cpu}: {error:?} (correct `cpus`)");
+                }
             }
             let ended = std::panic::catch_unwind(AssertUnwindSafe(|| worker.run()));
             if let Err(error) = ended.unwrap_or(Err(LaneError::Panicked)) {
@@ -82,13 +87,54 @@ impl Drop for Workers {
     }
 }
 
-/// Pinning is a wish: a CPU that is not there, or not ours, is reported and the lane runs anywhere.
-fn pin(cpu: usize) {
+/// Refuses CPUs that are not there, or not ours (cpuset), before any lane runs: tried by a thread of its own.
+pub(super) fn check_cpus(cpus: &[usize]) -> Result<(), SetupError> {
+    let tried = thread::scope(|scope| {
+        let tried = scope.spawn(|| {
+            cpus.iter()
+                .try_for_each(|&cpu| pin(cpu).map_err(|e| (cpu, e)))
+        });
+        tried.join().unwrap_or(Ok(()))
+    });
+    tried.map_err(|(cpu, error)| {
+        let cpus = fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
+        let there = format!("this host has {}: correct `cpus`", cpus.trim());
+        SetupError::new(
+            "pin lanes to",
+            format!("CPU {cpu}"),
+            format_args!("{error:?}"),
+        )
+        .mend(there)
+    })
+}
+
+/// Binds the calling thread to a CPU.
+fn pin(cpu: usize) -> Result<(), Errno> {
     let mut set = CpuSet::new();
-    let pinned = set
-        .set(cpu)
-        .and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
-    if let Err(error) = pinned {
-        tracing::warn!("pin to CPU {cpu}: {error:?} (correct `cpus`)");
+    set.set(cpu)?;
+    sched_setaffinity(Pid::from_raw(0), &set)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpus_that_are_not_there_are_told_with_those_that_are() {
+        check_cpus(&[]).expect("none is asked for");
+        let allowed = nix::sched::sched_getaffinity(Pid::from_raw(0)).expect("ours");
+        let ours = (0..CpuSet::count()).find(|&cpu| allowed.is_set(cpu) == Ok(true));
+        let ours = ours.expect("this runs somewhere");
+        check_cpus(&[ours]).expect("we run there");
+        let told = check_cpus(&[ours, 1023])
+            .expect_err("no host of ours")
+            .to_string();
+        assert!(
+            told.starts_with("pin lanes to CPU 1023: EINVAL (this host has 0")
+                && told.ends_with(": correct `cpus`)"),
+            "{told}"
+        );
+        // The calling thread is where it was.
+        assert_eq!(nix::sched::sched_getaffinity(Pid::from_raw(0)), Ok(allowed));
     }
 }
