@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::process::Stdio;
 
+use nix::pty::openpty;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use proptest::prelude::*;
@@ -379,6 +380,28 @@ fn interrupted_it_ends_with_what_was_judged_until_then() {
             "silk-vtep: read capture -: interrupted ({judged} packets were replayed; out.pcap is written up to there)\n"
         )
     );
+}
+
+#[test]
+fn how_far_it_is_a_terminal_is_told_and_nobody_else() {
+    let bench = Bench::new(A, "");
+    bench.put("in.pcap", &pcap(&vec![honest(); 5000]));
+    let terminal = openpty(None, None).expect("a terminal");
+    let mut command = bench.command();
+    command.args([UNDERLAY, "in.pcap"]).stdout(Stdio::null());
+    command.stderr(terminal.slave);
+    assert!(command.status().expect("it runs").success());
+    // Our copy of the terminal's other end: without it reading ends (EIO).
+    drop(command);
+    let mut told = Vec::new();
+    let _ = File::from(terminal.master).read_to_end(&mut told);
+    let told = String::from_utf8(told).expect("UTF-8");
+    assert!(told.contains(" %  4096 packets  about "), "{told:?}");
+    assert!(told.ends_with("\r\x1b[K"), "{told:?}");
+
+    let elsewhere = bench.run(&[UNDERLAY, "in.pcap"]);
+    elsewhere.ok();
+    assert_eq!(elsewhere.stderr(), "");
 }
 
 #[test]
