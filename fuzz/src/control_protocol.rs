@@ -80,6 +80,7 @@ fn facts() -> LinkFacts {
         marks: MarksFact {
             from: "table",
             why: "the configuration has groups".to_owned(),
+            trouble: None,
         },
     }
 }

@@ -92,6 +92,9 @@ pub fn link(row: &LinkRow) -> String {
         &mut text,
         format_args!("    marks {}: {}\n", ours.marks, ours.marks_why),
     );
+    if let Some(trouble) = &ours.marks_trouble {
+        put(&mut text, format_args!("    marks trouble: {trouble}\n"));
+    }
     text
 }
 

@@ -44,7 +44,8 @@ impl Client {
         Self::connect_for(path, PATIENCE)
     }
 
-    fn connect_for(path: &Path, patience: Duration) -> Result<Self, SetupError> {
+    /// As [`Self::connect`], with another patience.
+    pub(crate) fn connect_for(path: &Path, patience: Duration) -> Result<Self, SetupError> {
         let stream = connect_within(path, patience).map_err(|error| {
             let refused = SetupError::system("connect to", path.display().to_string(), &error);
             match error.kind() {

@@ -63,6 +63,7 @@ pub(crate) fn facts() -> LinkFacts {
         marks: MarksFact {
             from: "table",
             why: "the configuration has groups".to_owned(),
+            trouble: None,
         },
         features: [("udp-gso".to_owned(), "on".to_owned())].into(),
     }

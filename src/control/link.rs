@@ -40,4 +40,6 @@ pub struct MarksFact {
     pub from: &'static str,
     /// Why from there, and how it stands, for a person.
     pub why: String,
+    /// What may keep marks from being carried, and the mend.
+    pub trouble: Option<String>,
 }

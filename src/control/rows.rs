@@ -217,6 +217,9 @@ pub struct SilkVtep {
     pub marks: String,
     /// Why from there, and how it stands.
     pub marks_why: String,
+    /// What may keep marks from being carried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub marks_trouble: Option<String>,
     /// Kernel features and their state.
     pub features: BTreeMap<String, String>,
 }
@@ -387,6 +390,7 @@ impl SilkVtep {
             strict_source: vtep.strict_source,
             marks: marks.from.to_owned(),
             marks_why: marks.why,
+            marks_trouble: marks.trouble,
             features,
         }
     }

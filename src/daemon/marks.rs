@@ -3,15 +3,23 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
 use crate::control::MarksFact;
 use crate::control::config::{Config, Marks as Asked};
 use crate::error::SetupError;
 use crate::io::MarkTags;
-use crate::netlink::{MarkPrograms, remove_mark_programs};
+use crate::netlink::{Ahead, MarkPrograms, Standing, remove_mark_programs};
 use crate::tables::MarkSource;
 
-/// Nobody tells when a program is detached. Until it is seen, packets are sent without a group.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Nobody tells when a program is detached: tcx has no notifications. Until it is seen, packets are sent without a group, and whoever
+/// may write raw frames to the TAP (CAP_NET_RAW) can put marks on them, as SO_MARK lets them at any time. A look is two system calls.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Pause between two repairs: somebody who undoes each must not keep us busy. Marks are not carried meanwhile.
+const REPAIR_EVERY: Duration = Duration::from_secs(2);
+/// How many programs of others are named.
+const SHOWN: usize = 4;
 
 /// Where marks come from, and the programs that carry them.
 pub(super) struct Marks {
@@ -25,12 +33,17 @@ pub(super) struct MarksState {
     source: MarkSource,
     why: String,
     tags: Arc<MarkTags>,
+    ahead: Arc<Mutex<Vec<Ahead>>>,
 }
 
 /// Programs, and when to look whether they are there.
 struct Watched {
     programs: MarkPrograms,
     due: Instant,
+    /// When the next repair may be.
+    calm_at: Instant,
+    /// What kept the last look from being a good one.
+    failed: Option<SetupError>,
 }
 
 impl Marks {
@@ -62,6 +75,7 @@ impl Marks {
             source,
             why,
             tags: Arc::default(),
+            ahead: Arc::default(),
         };
         Self {
             facts,
@@ -74,12 +88,16 @@ impl Marks {
             source: MarkSource::Packet,
             why: format!("the packets' own, by {}", programs.hook().name()),
             tags: Arc::new(MarkTags::new(true)),
+            ahead: Arc::default(),
         };
         Self {
             facts,
             programs: Some(Watched {
                 programs,
-                due: Instant::now() + LOOK_EVERY,
+                // Those that were there before us may be first.
+                due: Instant::now(),
+                calm_at: Instant::now(),
+                failed: None,
             }),
         }
     }
@@ -104,7 +122,8 @@ impl Marks {
         self.programs.as_ref().map(|watched| watched.due)
     }
 
-    /// Looks whether the programs are there, and attaches them again if not. What fails is tried again at the next look.
+    /// Looks whether the programs are there, and attaches them again if not; and whether others' run before them, which is their
+    /// owners' to mend, and told. What fails is tried again at the next look.
     pub(super) fn look(&mut self, now: Instant) {
         let Some(watched) = &mut self.programs else {
             return;
@@ -112,18 +131,32 @@ impl Marks {
         watched.due = now + LOOK_EVERY;
         let programs = &mut watched.programs;
         let tags = &self.facts.tags;
-        let mended = programs.are_attached().and_then(|attached| {
-            tags.set(attached);
-            if attached {
-                return Ok(());
+        let looked = programs.standing().and_then(|standing| match standing {
+            Standing::Attached { ahead } => {
+                tags.set(true);
+                self.facts.set_ahead(ahead);
+                Ok(())
             }
-            programs.attach_again()?;
-            tags.set(true);
-            tracing::warn!("repaired: a program that carries marks was detached");
-            Ok(())
+            Standing::Detached => {
+                tags.set(false);
+                if now < watched.calm_at {
+                    return Ok(());
+                }
+                watched.calm_at = now + REPAIR_EVERY;
+                programs.attach_again()?;
+                tags.set(true);
+                tracing::warn!("repaired: a program that carries marks was detached");
+                Ok(())
+            }
         });
-        if let Err(error) = mended {
-            tracing::error!("repair: {error}");
+        match looked {
+            Ok(()) => watched.failed = None,
+            // Told once: looks come too often to tell each.
+            Err(error) if watched.failed.as_ref() == Some(&error) => {}
+            Err(error) => {
+                tracing::error!("repair: {error}");
+                watched.failed = Some(error);
+            }
         }
     }
 }
@@ -140,7 +173,36 @@ impl MarksState {
         if self.source == MarkSource::Packet && !self.tags.are_on() {
             why.push_str("; detached by others: no group is sent until they are attached again");
         }
-        MarksFact { from, why }
+        let trouble = self.trouble();
+        MarksFact { from, why, trouble }
+    }
+
+    fn set_ahead(&self, ahead: Vec<Ahead>) {
+        let mut known = self.ahead.lock();
+        if *known == ahead {
+            return;
+        }
+        *known = ahead;
+        drop(known);
+        match self.trouble() {
+            Some(trouble) => tracing::warn!("{trouble}"),
+            None => {
+                tracing::info!("no program of others runs before those that carry marks any more")
+            }
+        }
+    }
+
+    /// What may keep marks from being carried.
+    fn trouble(&self) -> Option<String> {
+        let ahead = self.ahead.lock();
+        let shown: Vec<_> = ahead.iter().take(SHOWN).map(Ahead::to_string).collect();
+        let more = if ahead.len() > SHOWN { ", ..." } else { "" };
+        (!shown.is_empty()).then(|| {
+            format!(
+                "others' programs run before those that carry marks: {}{more}; packets for which one ends the chain (TC_ACT_OK or TCX_PASS instead of TCX_NEXT) lose their mark",
+                shown.join(", ")
+            )
+        })
     }
 }
 

@@ -26,7 +26,6 @@ pub(super) struct Filter {
     pub(super) name: String,
     /// The program's number.
     pub(super) program: u32,
-    /// Filters run in the order of this.
     priority: u32,
     handle: TcHandle,
 }
@@ -117,6 +116,11 @@ impl Netlink {
 }
 
 impl Filter {
+    /// Filters run in the order of this.
+    pub(super) fn priority(&self) -> u32 {
+        self.priority
+    }
+
     fn message(&self, interface: u32, side: Side) -> TcMessage {
         let mut message = message_for(interface, side);
         message.header.info |= self.priority << PRIORITY_SHIFT;

@@ -4,6 +4,7 @@
 //! descriptor of ours: a daemon that is killed leaves them on its TAP, where the next one finds them by their names and puts its own in
 //! their place. Programs of others are neither replaced nor removed. Ours run before them: many end the chain.
 
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -43,6 +44,42 @@ impl Hook {
             Self::Tcx => Self::Clsact,
             Self::Clsact => Self::Tcx,
         }
+    }
+}
+
+/// How our programs stand on their device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// One is missing: others detached it.
+    Detached,
+    /// Both are there, behind these programs of others. What one of them ends the chain for, ours do not see.
+    Attached {
+        /// In the order they run, those of the way in first.
+        ahead: Vec<Ahead>,
+    },
+}
+
+/// A program of others that runs before ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ahead {
+    /// Where.
+    pub side: Side,
+    /// Its number.
+    pub id: u32,
+}
+
+impl fmt::Display for Ahead {
+    /// Its name is told to who has CAP_SYS_ADMIN.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let way = match self.side {
+            Side::Ingress => "in",
+            Side::Egress => "out",
+        };
+        write!(f, "program {}", self.id)?;
+        if let Ok(info) = tcx::program(self.id).and_then(tcx::info) {
+            write!(f, " ({})", info.name)?;
+        }
+        write!(f, " on the way {way}")
     }
 }
 
@@ -100,21 +137,20 @@ impl MarkPrograms {
         self.hook
     }
 
-    /// Whether both are attached still.
+    /// Whether both are attached still, and behind what.
     ///
     /// # Errors
     /// The device is gone.
-    pub fn are_attached(&mut self) -> Result<bool, SetupError> {
-        for program in &self.programs {
-            if !self
-                .device
-                .ids(program.side, self.hook)?
-                .contains(&program.id)
-            {
-                return Ok(false);
-            }
+    pub fn standing(&mut self) -> Result<Standing, SetupError> {
+        let mut ahead = Vec::new();
+        for &Program { side, id, .. } in &self.programs {
+            let ids = self.device.order(side, self.hook)?;
+            let Some(place) = ids.iter().position(|&other| other == id) else {
+                return Ok(Standing::Detached);
+            };
+            ahead.extend(ids[..place].iter().map(|&id| Ahead { side, id }));
         }
-        Ok(true)
+        Ok(Standing::Attached { ahead })
     }
 
     /// Attaches again what others detached.
@@ -177,13 +213,25 @@ impl TapSides {
         }
     }
 
-    /// The numbers of all programs on one side, ours and others'.
+    /// The numbers of all programs that run on one side until those of `hook` have, in their order.
+    fn order(&mut self, side: Side, hook: Hook) -> Result<Vec<u32>, SetupError> {
+        let mut ids = match hook {
+            Hook::Tcx => Vec::new(),
+            // Those of tcx run first, where there are any.
+            Hook::Clsact => tcx::attached(self.interface, side).unwrap_or_default(),
+        };
+        ids.extend(self.ids(side, hook)?);
+        Ok(ids)
+    }
+
+    /// The numbers of all programs of `hook` on one side, ours and others', in the order they run.
     fn ids(&mut self, side: Side, hook: Hook) -> Result<Vec<u32>, SetupError> {
         match hook {
             Hook::Tcx => tcx::attached(self.interface, side)
                 .map_err(|error| self.failed("BPF_PROG_QUERY", &error)),
             Hook::Clsact => {
-                let filters = self.filters(side)?;
+                let mut filters = self.filters(side)?;
+                filters.sort_by_key(Filter::priority);
                 Ok(filters.iter().map(|filter| filter.program).collect())
             }
         }
@@ -202,7 +250,17 @@ impl TapSides {
 
     fn put_tcx(&mut self, program: &Program) -> Result<(), SetupError> {
         let side = program.side;
-        let mut ours = self.ours_of_tcx(side)?.into_iter();
+        let mut ours = self.ours_of_tcx(side)?;
+        let first = self.ids(side, Hook::Tcx)?.first().copied();
+        let is_first = |left: &OwnedFd| tcx::info(left).is_ok_and(|info| Some(info.id) == first);
+        if !ours.first().is_some_and(is_first) {
+            // Ours is to be first, so not where others put theirs before it. No two of ours at once: the one takes the other's tags for
+            // forged.
+            for left in ours.drain(..) {
+                self.detach_tcx(side, &left)?;
+            }
+        }
+        let mut ours = ours.into_iter();
         let replaced = ours.next();
         let replaced = replaced.as_ref().map(AsFd::as_fd);
         tcx::attach(self.interface, side, &program.fd, replaced)

@@ -37,7 +37,7 @@ pub use device::{ALIAS, Device, DeviceError, DeviceSpec};
 pub use error::NetlinkError;
 pub use host::{Underlay, existing, underlay, vxlan_on_port};
 pub use link::{Link, LinkFlags, LinkKind, Tun, TunMode, VethEnd, Vxlan};
-pub use marks::{Hook, MarkPrograms, remove_mark_programs};
+pub use marks::{Ahead, Hook, MarkPrograms, Standing, remove_mark_programs};
 pub use mended::Mended;
 pub use named_namespace::NamedNamespace;
 pub use namespace::{Namespace, NamespaceId};

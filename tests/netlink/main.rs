@@ -47,6 +47,8 @@ const TESTS: &[Test] = tests![
     marks::a_program_detached_by_others_is_missed,
     marks::programs_on_the_other_hook_are_removed,
     marks::programs_of_others_run_and_stay,
+    marks::programs_of_others_before_ours_are_told,
+    marks::filters_of_others_before_ours_are_told,
     kernel::links_are_told_apart,
     kernel::long_listings_are_read_whole,
     kernel::refusals_carry_errno_and_the_kernels_words,

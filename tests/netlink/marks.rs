@@ -10,7 +10,7 @@ use etherparse::{Icmpv4Type, NetSlice, PacketBuilder, SlicedPacket, TransportSli
 use libtest_mimic::Failed;
 use silk_vtep::bpf::{Assembler, Register};
 use silk_vtep::io::{Tap, TapOffloads, TapQueue};
-use silk_vtep::netlink::{Hook, MarkPrograms, remove_mark_programs};
+use silk_vtep::netlink::{Ahead, Hook, MarkPrograms, Standing, remove_mark_programs};
 use silk_vtep::sys::bpf::{ProgramType, load};
 use silk_vtep::sys::tcx::{self, Side};
 use silk_vtep::wire::ethernet::Frame;
@@ -67,7 +67,7 @@ impl Host {
     }
 
     fn are_attached(&self, programs: &mut MarkPrograms) -> Result<bool, Failed> {
-        Ok(self.run(|| programs.are_attached())??)
+        Ok(self.run(|| programs.standing())?? != Standing::Detached)
     }
 
     /// Names of the programs of tcx, in the order they run.
@@ -267,4 +267,58 @@ pub(crate) fn programs_of_others_run_and_stay() -> Outcome {
     host.run(|| tcx::detach(host.index, Side::Ingress, &others))??;
     let _again = host.attach(None)?;
     host.carries_marks()
+}
+
+/// A program of others that ends the chain before ours is told, and the next daemon's is first again.
+pub(crate) fn programs_of_others_before_ours_are_told() -> Outcome {
+    const OK: i32 = 0;
+    let mut code = Assembler::new();
+    code.mov(Register::R0, OK);
+    code.exit();
+    let others = load(ProgramType::SchedCls, "others", &code.finish())?;
+    let mut host = Host::new()?;
+    let mut programs = host.attach(None)?;
+    let none = || Standing::Attached { ahead: Vec::new() };
+    same(host.run(|| programs.standing())??, none(), "alone")?;
+    for side in Side::ALL {
+        host.run(|| tcx::attach(host.index, side, &others, None))??;
+        let id = tcx::info(&others)?.id;
+        let ahead = vec![Ahead { side, id }];
+        let told = ahead[0].to_string();
+        holds(told.contains(&format!("{id} (others) on the way")), &told)?;
+        same(
+            host.run(|| programs.standing())??,
+            Standing::Attached { ahead },
+            "behind",
+        )?;
+        match side {
+            Side::Egress => same(host.sent_under(3)?, OWN, "sent")?,
+            Side::Ingress => {
+                let tag = mark_tag::emit(Mark(3));
+                same(host.answered_under(tag, LOOKS)?, Some(OWN), "answered")?;
+            }
+        }
+        programs = host.attach(None)?;
+        same(host.run(|| programs.standing())??, none(), "first again")?;
+        host.carries_marks()?;
+        host.run(|| tcx::detach(host.index, side, &others))??;
+    }
+    Ok(())
+}
+
+/// The same of filters: those of a lower priority, and all of tcx.
+pub(crate) fn filters_of_others_before_ours_are_told() -> Outcome {
+    let mut code = Assembler::new();
+    code.mov(Register::R0, -1);
+    code.exit();
+    let others = load(ProgramType::SchedCls, "others", &code.finish())?;
+    let host = Host::new()?;
+    let mut programs = host.attach(Some(Hook::Clsact))?;
+    let mut ahead = || match host.run(|| programs.standing())?? {
+        Standing::Attached { ahead } => Ok::<_, Failed>(ahead.len()),
+        Standing::Detached => Err("detached".into()),
+    };
+    same(ahead()?, 0, "alone")?;
+    host.run(|| tcx::attach(host.index, Side::Egress, &others, None))??;
+    same(ahead()?, 1, "behind one of tcx")
 }

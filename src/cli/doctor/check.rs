@@ -63,6 +63,13 @@ impl Check {
         }
     }
 
+    /// Adds something to what was found.
+    #[must_use]
+    pub(super) fn also(mut self, more: impl fmt::Display) -> Self {
+        self.detail = format!("{}; {more}", self.detail);
+        self
+    }
+
     /// Adds what a person can do.
     #[must_use]
     pub(super) fn mend(mut self, mend: impl Into<String>) -> Self {

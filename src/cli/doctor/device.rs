@@ -1,6 +1,7 @@
 //! The TAP, and what the kernel takes over on it and on UDP sockets.
 
 use crate::control::config::VtepConfig;
+use crate::control::rows::SilkVtep;
 use crate::daemon::offload::{self, Kernel};
 use crate::error::{SetupError, errno};
 use crate::io::{self, Offload, OffloadState, Offloads, TapQueue};
@@ -31,7 +32,11 @@ pub(super) fn tun() -> Check {
 }
 
 /// A TAP as the daemon opens it, and what it gives and takes. It is made in `scratch`, or here under a name of its own, and gone at once.
-pub(super) fn tap(vtep: &VtepConfig, scratch: Option<&Namespace>) -> Vec<Check> {
+pub(super) fn tap(
+    vtep: &VtepConfig,
+    scratch: Option<&Namespace>,
+    running: Option<&SilkVtep>,
+) -> Vec<Check> {
     let tried = match scratch {
         Some(scratch) => scratch.run(|| open_tap(vtep)).and_then(|opened| opened),
         None => open_tap(vtep),
@@ -68,7 +73,7 @@ pub(super) fn tap(vtep: &VtepConfig, scratch: Option<&Namespace>) -> Vec<Check> 
             "the TAP takes super-frames",
             "some kernels refuse them all, as 6.6.44: update it",
         ),
-        marks(tried.as_ref().ok().map(|tried| &tried.marks)),
+        marks(tried.as_ref().ok().map(|tried| &tried.marks), running),
     ]
 }
 
@@ -78,19 +83,41 @@ struct Tried {
     marks: Result<Hook, SetupError>,
 }
 
-/// Packets' own marks as groups.
-fn marks(tried: Option<&Result<Hook, SetupError>>) -> Check {
+/// Packets' own marks as groups; and where a daemon that runs has them from.
+fn marks(tried: Option<&Result<Hook, SetupError>>, running: Option<&SilkVtep>) -> Check {
     const NAME: &str = "marks";
     let purpose = "programs carry skb->mark over the TAP (marks = \"bpf\")";
+    let check = marks_here(NAME, purpose, tried);
+    let Some(running) = running else { return check };
+    let uses = format!(
+        "the daemon that runs uses {}: {}",
+        running.marks, running.marks_why
+    );
+    match &running.marks_trouble {
+        None => check.also(uses),
+        Some(trouble) => Check::off(NAME, format!("{purpose}; {uses}; {trouble}"))
+            .mend("have those programs run behind, or end with TCX_NEXT"),
+    }
+}
+
+fn marks_here(
+    name: &'static str,
+    purpose: &str,
+    tried: Option<&Result<Hook, SetupError>>,
+) -> Check {
     match tried {
-        Some(Ok(hook)) => Check::ok(NAME, format!("{purpose}: by {}", hook.name())),
+        Some(Ok(hook)) => {
+            let hook = hook.name();
+            let auto = "`auto` is that, unless the file has groups";
+            Check::ok(name, format!("{purpose}: by {hook}; {auto}"))
+        }
         Some(Err(error)) => {
             let instead = "`auto` is then the group table";
             let mend = Some(error.mend.as_str()).filter(|mend| !mend.is_empty());
-            Check::missing(NAME, format!("{purpose}: {}: {instead}", error.cause))
+            Check::missing(name, format!("{purpose}: {}: {instead}", error.cause))
                 .mend(mend.unwrap_or("give groups as [[group]]"))
         }
-        None => Check::unknown(NAME, format!("{purpose}: not tried without a TAP")),
+        None => Check::unknown(name, format!("{purpose}: not tried without a TAP")),
     }
 }
 
@@ -181,15 +208,45 @@ mod tests {
     #[test]
     fn marks_that_cannot_be_carried_say_why_and_what_is_used_instead() {
         let error = SetupError::new("carry marks over", "svdoc1", "BPF_PROG_LOAD: EPERM");
-        let line = marks(Some(&Err(error.mend("needs CAP_BPF")))).to_string();
+        let line = marks(Some(&Err(error.mend("needs CAP_BPF"))), None).to_string();
         assert!(line.starts_with("missing  marks"), "{line}");
         assert!(
             line.contains("EPERM: `auto` is then the group table"),
             "{line}"
         );
         assert!(line.ends_with("(needs CAP_BPF)"), "{line}");
-        assert_eq!(state(&marks(Some(&Ok(Hook::Clsact)))), "ok");
-        assert_eq!(state(&marks(None)), "unknown");
+        let line = marks(Some(&Ok(Hook::Clsact)), None).to_string();
+        assert!(line.starts_with("ok       marks"), "{line}");
+        assert!(
+            line.ends_with("by clsact; `auto` is that, unless the file has groups"),
+            "{line}"
+        );
+        assert_eq!(state(&marks(None, None)), "unknown");
+    }
+
+    #[test]
+    fn a_daemon_that_runs_says_what_it_uses_and_what_is_wrong_with_it() {
+        let mut running = SilkVtep {
+            lanes: 1,
+            addresses: Vec::new(),
+            overlays: Vec::new(),
+            routing: true,
+            strict_source: true,
+            marks: "table".to_owned(),
+            marks_why: "the configuration has groups".to_owned(),
+            marks_trouble: None,
+            features: Default::default(),
+        };
+        let line = |running: &SilkVtep| marks(Some(&Ok(Hook::Tcx)), Some(running)).to_string();
+        let used = "; the daemon that runs uses table: the configuration has groups";
+        assert!(line(&running).ends_with(used), "{}", line(&running));
+        running.marks_trouble = Some("program 7 is first".to_owned());
+        let troubled = line(&running);
+        assert!(troubled.starts_with("off      marks"), "{troubled}");
+        assert!(
+            troubled.contains("; program 7 is first (have those"),
+            "{troubled}"
+        );
     }
 
     #[test]

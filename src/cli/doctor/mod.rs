@@ -1,7 +1,8 @@
 //! `silk-vtep doctor`: what this host can and cannot do for a daemon, and the mend.
 //!
 //! Each probe tries the thing itself, with the daemon's own code, and leaves nothing behind: what has to be made for that is made in
-//! a network namespace without a name, or goes with its descriptor. No daemon is asked, and one that runs is not disturbed.
+//! a network namespace without a name, or goes with its descriptor. A daemon that runs is asked where its marks come from, and not
+//! disturbed.
 
 mod check;
 mod device;
@@ -10,11 +11,16 @@ mod rights;
 mod site;
 
 use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
 
 use super::CliError;
 use super::args::Global;
 use crate::control::Config;
+use crate::control::client::Client;
 use crate::control::config::VtepConfig;
+use crate::control::protocol::Request;
+use crate::control::rows::LinkRow;
 use crate::netlink::Namespace;
 use check::Check;
 
@@ -56,7 +62,9 @@ fn examine(vtep: &VtepConfig, global: &Global) -> Vec<Check> {
         rights::open_files(vtep.lanes),
         device::tun(),
     ];
-    checks.extend(device::tap(vtep, scratch.ok().as_ref()));
+    let running = running(&global.socket_path());
+    let running = running.as_ref().map(|link| &link.silk_vtep);
+    checks.extend(device::tap(vtep, scratch.ok().as_ref(), running));
     checks.extend([
         device::udp_gso(),
         device::udp_gro(),
@@ -70,6 +78,15 @@ fn examine(vtep: &VtepConfig, global: &Global) -> Vec<Check> {
     ]);
     checks
 }
+
+/// The device of the daemon that listens at `socket`, if one does and we may ask.
+fn running(socket: &Path) -> Option<LinkRow> {
+    let mut client = Client::connect_for(socket, PATIENCE).ok()?;
+    client.call(&Request::Link).ok()
+}
+
+/// How long a daemon may take to answer: a sick host's may be stopped.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Whether a daemon can run.
 fn verdict(checks: &[Check]) -> Result<(), CliError> {
