@@ -4,6 +4,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use serde_json::Value;
+use silk_vtep::bpf::{Assembler, Register};
+use silk_vtep::sys::bpf::{ProgramType, load};
 use silk_vtep::sys::tcx::{self, Side};
 
 use super::super::Case;
@@ -32,6 +34,11 @@ pub(crate) fn cases() -> Vec<Case> {
             silks_rules_hold,
         ));
         cases.push(Case::new(
+            format!("marks::rules_of_nftables_hold_from_{from}_to_{to}"),
+            Plan::of(&kinds).marks("bpf").nftables(),
+            nftables_rules_hold,
+        ));
+        cases.push(Case::new(
             format!("marks::super_frames_keep_their_mark_from_{from}_to_{to}"),
             plan.clone(),
             super_frames_keep_their_mark,
@@ -56,6 +63,11 @@ pub(crate) fn cases() -> Vec<Case> {
             "an_ingress_program_detached_means_mark_0_until_it_is_back",
             pair(),
             ingress_detached_means_mark_0,
+        ),
+        case(
+            "a_program_of_others_before_ours_is_told_by_link_show_and_doctor",
+            pair(),
+            others_before_ours,
         ),
         case("programs_outlive_kill_9_and_are_replaced", pair(), kill_9),
         case(
@@ -147,6 +159,47 @@ fn silks_rules_hold(lab: &mut Lab) -> Result {
     mark(a, "0x3")?;
     Connection::open(client, server)?.upload(100_000)?;
     // The other way round nobody asks for marks.
+    Connection::open(server, client)?.upload(100_000)
+}
+
+/// [`silks_rules_hold`] in the words of nftables.
+fn nftables_rules_hold(lab: &mut Lab) -> Result {
+    let [a, b] = [&lab.cells[0], &lab.cells[1]];
+    let (client, server) = (a.container()?, b.container()?);
+    let nft = |cell: &Cell, words: &str| cell.host.exec(&format!("nft {words}")).map(drop);
+    for (cell, priority) in [(a, "mangle"), (b, "filter")] {
+        nft(cell, "add table ip silk")?;
+        let hook = format!("{{ type filter hook forward priority {priority} ; }}");
+        nft(cell, &format!("add chain ip silk forward {hook}"))?;
+    }
+    let mark = |mark: &str| {
+        nft(a, "flush chain ip silk forward")?;
+        let from = a.site.container;
+        nft(
+            a,
+            &format!("add rule ip silk forward ip saddr {from} meta mark set {mark}"),
+        )
+    };
+    let to = format!("iifname {VTEP_NAME} ip daddr {}", b.site.container);
+    for rule in [
+        "ct state established,related accept",
+        "tcp dport 1024-65535 meta mark 0x3 accept",
+        "reject with icmp type port-unreachable",
+    ] {
+        nft(b, &format!("add rule ip silk forward {to} {rule}"))?;
+    }
+    refused(lab, "without a mark")?;
+    mark("0x3")?;
+    let connection = Connection::open(client, server)?;
+    connection.upload(100_000)?;
+    connection.download(100_000)?;
+    for other in ["0x4", "0x80003", "0xffff0000"] {
+        mark(other)?;
+        refused(lab, other)?;
+    }
+    connection.upload(100_000)?;
+    mark("0x3")?;
+    Connection::open(client, server)?.upload(100_000)?;
     Connection::open(server, client)?.upload(100_000)
 }
 
@@ -311,6 +364,47 @@ fn ingress_detached_means_mark_0(lab: &mut Lab) -> Result {
         Ok(Wait::unless(!ingress.is_empty(), || "it is not".to_owned()))
     })?;
     Connection::open(client, server)?.upload(100_000)
+}
+
+/// One that ends the chain, so that marks are lost on the way out.
+fn others_before_ours(lab: &mut Lab) -> Result {
+    const TC_ACT_OK: i32 = 0;
+    mark(&lab.cells[0], "0x3")?;
+    is_sent(lab, GROUP_3_HEADER)?;
+    let a = &lab.cells[0];
+    let mut code = Assembler::new();
+    code.mov(Register::R0, TC_ACT_OK);
+    code.exit();
+    let others = load(ProgramType::SchedCls, "others", &code.finish())?;
+    let index = index(a)?;
+    a.host
+        .run(|| Ok(tcx::attach(index, Side::Egress, &others, None)?))?;
+    is_sent(lab, PLAIN_HEADER)?;
+    let told = "(others) on the way out; packets for which one ends the chain";
+    let host = lab.cells[0].host.clone();
+    let daemon = lab.cells[0].daemon()?;
+    let shows = |expected: bool| {
+        wait_until("link show tells", || {
+            let text = daemon.ctl("link show")?;
+            Ok(Wait::unless(text.contains(told) == expected, || text))
+        })
+    };
+    shows(true)?;
+    ensure!(daemon.stderr().contains(told), "{}", daemon.stderr());
+    let doctors = daemon.ctl("doctor")?;
+    let line = doctors
+        .lines()
+        .find(|line| line.split_whitespace().nth(1) == Some("marks"));
+    let line = line.ok_or("no line of marks")?;
+    ensure!(line.starts_with("off ") && line.contains(told), "{line}");
+    host.run(|| Ok(tcx::detach(index, Side::Egress, &others)?))?;
+    shows(false)?;
+    let doctors = daemon.ctl("doctor")?;
+    ensure!(
+        doctors.contains("; the daemon that runs uses bpf: the packets' own, by tcx"),
+        "{doctors}"
+    );
+    is_sent(lab, GROUP_3_HEADER)
 }
 
 fn kill_9(lab: &mut Lab) -> Result {

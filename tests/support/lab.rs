@@ -24,6 +24,7 @@ pub(crate) struct Plan {
     pub(super) group: Option<u16>,
     pub(super) marks: &'static str,
     pub(super) iptables: bool,
+    pub(super) nftables: bool,
     pub(super) vtep_lines: &'static str,
     pub(super) kernel_words: &'static str,
     pub(super) more_overlays: &'static str,
@@ -45,6 +46,7 @@ impl Plan {
             group: None,
             marks: "table",
             iptables: false,
+            nftables: false,
             vtep_lines: "",
             kernel_words: "",
             more_overlays: "",
@@ -98,6 +100,17 @@ impl Plan {
     pub(crate) fn iptables(mut self) -> Self {
         self.iptables = true;
         self
+    }
+
+    /// The test sets rules of nftables.
+    pub(crate) fn nftables(mut self) -> Self {
+        self.nftables = true;
+        self
+    }
+
+    /// True if the test needs nftables.
+    pub(crate) fn needs_nftables(&self) -> bool {
+        self.nftables
     }
 
     /// True if the test needs iptables.

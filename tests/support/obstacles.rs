@@ -9,6 +9,7 @@ pub(crate) struct Obstacles {
     to_namespaces: Option<String>,
     to_kernel_vxlan: Option<String>,
     to_iptables: Option<String>,
+    to_nftables: Option<String>,
 }
 
 impl Obstacles {
@@ -21,6 +22,7 @@ impl Obstacles {
             ),
             to_kernel_vxlan: reason("needs the kernel's vxlan device", try_kernel_vxlan()),
             to_iptables: reason("needs iptables", try_iptables()),
+            to_nftables: reason("needs nftables", try_nftables()),
         }
     }
 
@@ -32,7 +34,10 @@ impl Obstacles {
             .filter(|_| plan.needs_kernel_vxlan());
         let iptables = self.to_iptables.as_ref();
         let iptables = iptables.filter(|_| plan.needs_iptables());
-        self.to_namespaces.as_ref().or(vxlan).or(iptables).cloned()
+        let nftables = self.to_nftables.as_ref();
+        let nftables = nftables.filter(|_| plan.needs_nftables());
+        let tools = iptables.or(nftables);
+        self.to_namespaces.as_ref().or(vxlan).or(tools).cloned()
     }
 }
 
@@ -59,6 +64,21 @@ fn try_iptables() -> Result {
         "-A FORWARD -p tcp -m mark --mark 0x3 -j REJECT --reject-with icmp-port-unreachable",
     ] {
         namespace.exec(&format!("iptables -w {rule}"))?;
+    }
+    Ok(())
+}
+
+/// As [`try_iptables`].
+fn try_nftables() -> Result {
+    let namespace = Namespace::new()?;
+    for rule in [
+        "add table ip probe",
+        "add chain ip probe forward { type filter hook forward priority 0 ; }",
+        "add rule ip probe forward ip saddr 10.255.0.1 meta mark set 0x3",
+        "add rule ip probe forward ct state established,related accept",
+        "add rule ip probe forward meta mark 0x3 reject with icmp type port-unreachable",
+    ] {
+        namespace.exec(&format!("nft {rule}"))?;
     }
     Ok(())
 }
