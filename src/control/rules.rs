@@ -2,6 +2,7 @@
 //!
 //! The rules for peers are those of the configuration file, so that what the socket takes the file takes too.
 
+use std::fmt::Display;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -55,7 +56,6 @@ impl Rules {
 
     fn check_peer(&self, peer: &PeerSpec) -> Result<(), String> {
         self.check_underlay(peer.underlay)?;
-        self.check_mac(peer.mac)?;
         let v4 = peer.subnets.iter().filter(|subnet| subnet.addr().is_ipv4());
         let v4 = v4.count();
         if peer.subnets.is_empty() || v4 > 1 || peer.subnets.len() - v4 > 1 {
@@ -63,12 +63,14 @@ impl Rules {
         }
         peer.subnets
             .iter()
-            .try_for_each(|subnet| self.check_subnet(*subnet))
+            .try_for_each(|subnet| self.check_subnet(*subnet))?;
+        // Last: what follows from a subnet of ours is less worth saying.
+        self.check_mac(peer.mac)
     }
 
     fn check_subnet(&self, subnet: IpNet) -> Result<(), String> {
         check_unicast(subnet.addr())?;
-        self.check_inside(subnet)?;
+        self.check_inside(subnet, subnet)?;
         match self.subnets.iter().find(|own| overlap(**own, subnet)) {
             Some(own) => Err(format!("subnet {subnet} overlaps this VTEP's own {own}")),
             None => Ok(()),
@@ -80,16 +82,17 @@ impl Rules {
             return Err("id 0 means no group (accepted: 0x0001 to 0xffff)".to_owned());
         }
         check_unicast(address)?;
-        self.check_inside(address.into())
+        self.check_inside(address.into(), address)
     }
 
-    fn check_inside(&self, net: IpNet) -> Result<(), String> {
+    /// `shown`: `net` as it was given.
+    fn check_inside(&self, net: IpNet, shown: impl Display) -> Result<(), String> {
         if self.overlays.iter().any(|overlay| overlay.contains(&net)) {
             return Ok(());
         }
         let overlays: Vec<_> = self.overlays.iter().map(IpNet::to_string).collect();
         Err(format!(
-            "{net} is inside no overlay (accepted: inside {})",
+            "{shown} is inside no overlay (accepted: inside {})",
             overlays.join(", ")
         ))
     }

@@ -262,6 +262,11 @@ fn what_could_never_work_is_refused_with_the_reason() {
             peer("10.255.108.128/25", "10.0.16.20"),
             "overlaps this VTEP's own 10.255.108.0/24",
         ),
+        // With the MAC that is ours as well.
+        (
+            peer("10.255.108.0/25", "10.0.16.20"),
+            "overlaps this VTEP's own 10.255.108.0/24",
+        ),
         (
             peer("10.254.1.0/24", "10.0.16.20"),
             "10.254.1.0/24 is inside no overlay (accepted: inside 10.255.0.0/16, fd00::/16)",
@@ -295,7 +300,10 @@ fn what_could_never_work_is_refused_with_the_reason() {
             "has host bits set (accepted: 10.255.1.0/24)",
         ),
         (group("10.255.108.7", 0), "id 0 means no group"),
-        (group("10.254.108.7", 1), "inside no overlay"),
+        (
+            group("10.254.108.7", 1),
+            ": 10.254.108.7 is inside no overlay",
+        ),
         (
             neighbor("224.0.0.1", "02:00:00:00:00:01"),
             "224.0.0.1 is multicast",
