@@ -9,6 +9,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::words::UsageError;
+use crate::control::config::is_link_name;
 use crate::control::default_socket_path;
 
 pub use bench::{BenchArgs, BenchRival, BenchSubject, BenchWire, VtepSetting};
@@ -36,7 +38,7 @@ pub struct Global {
     #[arg(long, global = true, value_name = "PATH")]
     pub socket: Option<PathBuf>,
     /// Device whose daemon to ask [default: silk-vtep]
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, value_name = "NAME", value_parser = link_name)]
     pub name: Option<String>,
     /// Print JSON
     #[arg(short, long, global = true)]
@@ -141,6 +143,7 @@ pub enum TableCommand {
 #[derive(Debug, Clone, Args)]
 pub struct Words {
     /// show | add | replace | del, and what follows
+    #[arg(allow_negative_numbers = true)]
     pub words: Vec<String>,
 }
 
@@ -155,7 +158,27 @@ pub struct Stats {
     pub lanes: bool,
 }
 
+fn link_name(text: &str) -> Result<String, &'static str> {
+    let name = Some(text.to_owned()).filter(|name| is_link_name(name));
+    name.ok_or("no name of a link: 1 to 15 printable characters without `/`, `:` and `%`")
+}
+
 impl Global {
+    /// Refuses, for a command that asks no daemon, what says which one to ask.
+    ///
+    /// # Errors
+    /// There is such an option.
+    pub fn asks_nobody(&self, usage: &'static str) -> Result<(), UsageError> {
+        if self.name.is_none() && self.socket.is_none() {
+            return Ok(());
+        }
+        let command = usage.split(' ').nth(2).unwrap_or_default();
+        Err(UsageError {
+            wrong: format!("{command}: it asks no daemon but its own (`--name`, `--socket`)"),
+            usage,
+        })
+    }
+
     /// Where the daemon to ask listens.
     #[must_use]
     pub fn socket_path(&self) -> PathBuf {
@@ -209,6 +232,36 @@ mod tests {
         assert_eq!(
             parsed.global.socket_path(),
             PathBuf::from("/run/silk-vtep/vtep7.sock")
+        );
+    }
+
+    #[test]
+    fn a_name_that_no_link_can_have_is_refused() {
+        for name in ["", "../../x", "sixteen-letters-"] {
+            let line = ["silk-vtep", "stats", "--name", name];
+            assert!(CommandLine::try_parse_from(line).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_negative_number_is_a_word() {
+        let parsed = parse("silk-vtep group add 10.255.1.1 id -1 -j");
+        assert!(parsed.global.json);
+        let Command::Table(TableCommand::Group(Words { words })) = parsed.command else {
+            panic!("{:?}", parsed.command);
+        };
+        assert_eq!(words, ["add", "10.255.1.1", "id", "-1"]);
+    }
+
+    #[test]
+    fn what_asks_no_daemon_takes_no_option_that_says_which() {
+        let usage = "usage: silk-vtep demo [--json]";
+        let asked = |line| parse(line).global.asks_nobody(usage);
+        assert!(asked("silk-vtep demo -j").is_ok());
+        let told = asked("silk-vtep demo --socket /tmp/x").expect_err("refused");
+        assert_eq!(
+            told.wrong,
+            "demo: it asks no daemon but its own (`--name`, `--socket`)"
         );
     }
 

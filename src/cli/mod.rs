@@ -29,9 +29,16 @@ pub fn run(line: &CommandLine) -> Result<(), CliError> {
     let out = &mut io::stdout().lock();
     match &line.command {
         Command::Run { config } => run::run(config, &line.global),
-        Command::Demo => demo::run(line.global.json),
+        Command::Demo => {
+            line.global.asks_nobody("usage: silk-vtep demo [--json]")?;
+            demo::run(line.global.json)
+        }
         Command::Doctor => doctor::run(&line.global, out),
-        Command::Bench(args) => bench::run(args, line.global.json),
+        Command::Bench(args) => {
+            line.global
+                .asks_nobody("usage: silk-vtep bench [--json] [--html FILE] ...")?;
+            bench::run(args, line.global.json)
+        }
         Command::Replay(args) => replay::run(args, &line.global, out),
         Command::Container(command) => container::run(command, &line.global, out),
         Command::Table(command) => tables::run(command, &line.global, out),

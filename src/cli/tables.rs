@@ -15,7 +15,7 @@ use crate::control::client::{Client, ClientError};
 use crate::control::protocol::{Applied, Failure, Reloaded, Request, Show};
 use crate::control::rows::{LinkRow, RouteRow};
 use crate::control::stats::Stats;
-use crate::error::errno;
+use crate::error::SetupError;
 
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// Cursor home, and nothing left behind (ECMA-48 CUP, ED).
@@ -160,7 +160,10 @@ fn batch(file: &Path, global: &Global, out: &mut dyn Write) -> Result<(), CliErr
     // Line numbers of `changes`, from 1.
     let mut numbers = Vec::new();
     for (number, line) in (1..).zip(open(file)?.lines()) {
-        let line = line.map_err(|error| failed(number, &errno(&error)))?;
+        let line = line.map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidData => failed(number, &"it is not UTF-8"),
+            _ => unreadable(file, &error).into(),
+        })?;
         let read = words::parse_batch_line(&line).map_err(|error| failed(number, &error))?;
         if let Some((change, premise)) = read {
             changes.push(change);
@@ -189,9 +192,13 @@ fn open(file: &Path) -> Result<Box<dyn BufRead>, CliError> {
     if file == Path::new("-") {
         return Ok(Box::new(io::stdin().lock()));
     }
-    let opened = File::open(file)
-        .map_err(|error| CliError::Failed(format!("read {}: {}", file.display(), errno(&error))))?;
+    let opened = File::open(file).map_err(|error| unreadable(file, &error))?;
     Ok(Box::new(BufReader::new(opened)))
+}
+
+fn unreadable(file: &Path, error: &io::Error) -> SetupError {
+    SetupError::system("read batch", file.display().to_string(), error)
+        .or_mend("give a file that is there and may be read, or - for standard input")
 }
 
 fn stats(args: args::Stats, asker: &mut Asker, out: &mut dyn Write) -> Result<(), CliError> {

@@ -290,6 +290,26 @@ fn wrong_words_are_wrong_without_a_daemon() {
 }
 
 #[test]
+fn a_batch_that_cannot_be_read_is_told_as_what_it_is() {
+    let fixture = start();
+    let directory = fixture.directory.path();
+    let latin1 = directory.join("latin1");
+    std::fs::write(&latin1, b"# fine\n# \xe9\n").expect("the directory is ours");
+    for (file, told) in [
+        (
+            directory.join("none"),
+            "none: ENOENT (give a file that is there",
+        ),
+        (directory.to_owned(), ": EISDIR (give a file that is there"),
+        (latin1, "latin1: line 2: it is not UTF-8"),
+    ] {
+        let error = fixture.try_run(&format!("batch {}", file.display()));
+        let error = error.expect_err(told).to_string();
+        assert!(error.contains(told), "{error}");
+    }
+}
+
+#[test]
 fn a_batch_is_taken_whole_or_refused_with_the_line() {
     let fixture = start();
     let lines = "# two peers\npeer add 10.255.44.0/24 underlay 10.0.16.15\n\npeer add 10.255.45.0/24 underlay 10.0.16.15\n";
@@ -307,7 +327,10 @@ fn a_batch_is_taken_whole_or_refused_with_the_line() {
     let error = fixture
         .try_run("batch /dev/null/none")
         .expect_err("no file");
-    assert_eq!(error.to_string(), "read /dev/null/none: ENOTDIR");
+    assert_eq!(
+        error.to_string(),
+        "read batch /dev/null/none: ENOTDIR (give a file that is there and may be read, or - for standard input)"
+    );
     let error = fixture
         .batch("peer add\n")
         .expect_err("no subnet")

@@ -149,7 +149,8 @@ pub(super) fn mac(word: &str) -> Result<MacAddr, &'static str> {
 }
 
 pub(super) fn port(word: &str) -> Result<u16, &'static str> {
-    word.parse().map_err(|_| "a UDP port")
+    let port = word.parse().ok().filter(|&port| port > 0);
+    port.ok_or("a UDP port of 1 to 65535")
 }
 
 pub(super) fn mtu(word: &str) -> Result<u32, &'static str> {
@@ -166,7 +167,6 @@ pub(super) fn group_id(word: &str) -> Result<GroupId, &'static str> {
         Some(digits) => u16::from_str_radix(digits, 16),
         None => word.parse(),
     };
-    number
-        .map(GroupId)
-        .map_err(|_| "a group id of 0x0001 to 0xffff")
+    let number = number.ok().filter(|&number| number > 0);
+    number.map(GroupId).ok_or("a group id of 0x0001 to 0xffff")
 }

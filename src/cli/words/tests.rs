@@ -202,6 +202,14 @@ fn wrong_words_are_told_with_what_is_accepted() {
         ),
         ("neigh add 10.255.43.0", "neigh: `lladdr` is wanted"),
         (
+            "group add 10.255.1.1 id 0",
+            "group: `id` takes a group id of 0x0001 to 0xffff, not `0`",
+        ),
+        (
+            "fdb add ee:ee:0a:ff:2b:00 dst 10.0.16.14 port 0",
+            "fdb: `port` takes a UDP port of 1 to 65535, not `0`",
+        ),
+        (
             "peer add 10.255.43.0/24 underly 10.0.16.14 mac ee:ee:0a:ff:2b:00",
             "peer: `underlay` is wanted, and `underly` is not known here",
         ),

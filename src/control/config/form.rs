@@ -162,15 +162,18 @@ pub(super) const GROUP_ID: Form<GroupId> = Form {
     read: |value| integer(value, 1..=u16::MAX).map(GroupId),
 };
 
-/// `dev_valid_name` in the kernel, less the `%` that makes a pattern of a name, and the two names sysctl keeps for itself.
-fn name(value: &DeValue<'_>) -> Result<String, String> {
-    let name = text(value)?;
+/// Whether a TAP may be called so: `dev_valid_name` in the kernel, less the `%` that makes a pattern of a name, and the two names sysctl keeps for itself.
+#[must_use]
+pub fn is_link_name(name: &str) -> bool {
     let legal = |b: u8| b.is_ascii_graphic() && !matches!(b, b'/' | b':' | b'%');
     let taken = matches!(name, "." | ".." | "all" | "default");
-    if (1..=15).contains(&name.len()) && name.bytes().all(legal) && !taken {
-        Ok(name.to_owned())
-    } else {
-        Err(found(value))
+    (1..=15).contains(&name.len()) && name.bytes().all(legal) && !taken
+}
+
+fn name(value: &DeValue<'_>) -> Result<String, String> {
+    match text(value)? {
+        name if is_link_name(name) => Ok(name.to_owned()),
+        _ => Err(found(value)),
     }
 }
 

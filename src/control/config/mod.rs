@@ -35,6 +35,7 @@ use crate::wire::{MacAddr, Vni};
 
 pub use error::{ConfigError, ConfigErrors};
 pub use file::read;
+pub use form::is_link_name;
 pub use mtu::{carried_bytes, overhead_bytes};
 
 /// Tells the link that carries an underlay address, if one does and it is known.
