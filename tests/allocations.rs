@@ -18,10 +18,11 @@ use silk_vtep::offload::{
     CoalesceOptions, Coalescer, HEADER_LEN_MAX, MergeKey, Merged, RUNS_MAX, Segmenter, Slice,
 };
 use silk_vtep::tables::{
-    CounterRegistry, FdbEntry, GroupEntry, Local, MarkSource, Neighbor, Route, TableSpec, Tables,
+    CounterRegistry, Df, FdbEntry, GroupEntry, Local, MarkSource, Neighbor, Route, TableSpec,
+    Tables,
 };
 use silk_vtep::vtep::{self, Egress, Ingress, Received};
-use silk_vtep::wire::vnet::{GsoType, VnetHeader};
+use silk_vtep::wire::vnet::{self, GsoType, VnetHeader};
 use silk_vtep::wire::{GroupId, MacAddr, Mark, checksum, vxlan};
 
 const PACKETS: usize = 256;
@@ -392,6 +393,41 @@ fn tcp_stream() -> (Vec<u8>, (Vec<u8>, Option<u16>)) {
 #[test]
 fn the_lane_allocates_nothing_in_either_direction() {
     lane_allocates_nothing(MarkSource::Table);
+}
+
+/// Twenty segments of 554 bytes to a peer whose path carries packets of 300: two fragments each.
+#[test]
+fn a_lane_that_fragments_allocates_nothing() {
+    let (mut outgoing, _) = tcp_stream();
+    outgoing[vnet::HEADER_LEN + 20] = 0;
+    let tap = Tape {
+        packets: vec![outgoing],
+        left: 0,
+        written: 0,
+    };
+    let underlay = Loop {
+        messages: Vec::new(),
+        left: 0,
+        sent: 0,
+    };
+    let mut tables = tables();
+    let mut local = (*tables.local).clone();
+    local.outer.df = Df::Set;
+    tables.local = Arc::new(local);
+    let peer = tables.peers.lookup(PEER_UNDERLAY).expect("a peer");
+    peer.path_mtu.set_limit(Some(300));
+    let options = LaneOptions::with_all_offloads(1410);
+    let tables = Arc::new(ArcSwap::from_pointee(tables));
+    let counters = Arc::new(Counters::new(1));
+    let mut lane = Lane::new(0, tap, underlay, tables, counters, &options);
+    lane.egress_batch().expect("nothing fails");
+    let allocated = allocations(|| {
+        for _ in 0..PACKETS {
+            lane.tap().left = 1;
+            lane.egress_batch().expect("nothing fails");
+        }
+    });
+    assert_eq!((lane.underlay().sent, allocated), (2 * 20 * PACKETS, 0));
 }
 
 #[test]

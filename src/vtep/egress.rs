@@ -21,7 +21,8 @@ pub enum Egress<'t> {
     Encap(Encap<'t>),
     /// It asked for a neighbour: this frame goes back to the host.
     Reply(Reply),
-    /// It goes to the underlay in [fragments](crate::wire::ip::Fragmenter): it does not fit the path to its peer, and is IPv4 without DF.
+    /// It goes to the underlay in [fragments](crate::wire::ip::Fragmenter), a super-frame cut into its segments first: it does not fit the
+    /// path to its peer, and is IPv4 without DF.
     Fragment {
         /// How each of them is encapsulated.
         encap: Encap<'t>,
@@ -131,22 +132,11 @@ impl<'t> Encap<'t> {
 /// routes per cell work too. Broadcast and multicast go to the zero-MAC entries; ARP requests and neighbour solicitations are answered.
 #[must_use]
 pub fn egress<'t>(tables: &'t Tables, bytes: &[u8], mark: Mark) -> Egress<'t> {
-    match judge(tables, bytes, mark) {
-        Ok(Judged::Encap(encap)) => match encap.exceeds(|| bytes.len()) {
-            None => Egress::Encap(encap),
-            Some(too_big) if may_be_fragmented(bytes) => Egress::Fragment {
-                encap,
-                mtu: too_big.mtu,
-            },
-            Some(too_big) => Egress::TooBig(too_big),
-        },
-        Ok(Judged::Reply(reply)) => Egress::Reply(reply),
-        Err(reason) => Egress::Drop(reason),
-    }
+    decide(tables, bytes, mark, || bytes.len())
 }
 
 /// The verdict on a super-frame, once for all its segments. `segment_len` gives the bytes of the largest of them, headers included; it is
-/// asked only where that matters. Segments are not fragmented, DF or not: who sends super-frames sets it.
+/// asked only where that matters.
 #[must_use]
 pub fn egress_super_frame<'t>(
     tables: &'t Tables,
@@ -154,9 +144,24 @@ pub fn egress_super_frame<'t>(
     mark: Mark,
     segment_len: impl FnOnce() -> usize,
 ) -> Egress<'t> {
+    decide(tables, bytes, mark, segment_len)
+}
+
+/// `len`: bytes of the largest frame that it becomes.
+#[inline]
+fn decide<'t>(
+    tables: &'t Tables,
+    bytes: &[u8],
+    mark: Mark,
+    len: impl FnOnce() -> usize,
+) -> Egress<'t> {
     match judge(tables, bytes, mark) {
-        Ok(Judged::Encap(encap)) => match encap.exceeds(segment_len) {
+        Ok(Judged::Encap(encap)) => match encap.exceeds(len) {
             None => Egress::Encap(encap),
+            Some(too_big) if may_be_fragmented(bytes) => Egress::Fragment {
+                encap,
+                mtu: too_big.mtu,
+            },
             Some(too_big) => Egress::TooBig(too_big),
         },
         Ok(Judged::Reply(reply)) => Egress::Reply(reply),
@@ -686,6 +691,10 @@ mod tests {
         let judged = |len| egress_super_frame(&tables, &frame, Mark(0), || len);
         assert!(matches!(judged(1014), Egress::Encap(_)));
         assert!(matches!(judged(1015), Egress::TooBig(_)));
+        let mut without_df = frame.clone();
+        without_df[20] = 0;
+        let judged = egress_super_frame(&tables, &without_df, Mark(0), || 1015);
+        assert!(matches!(judged, Egress::Fragment { mtu: 1000, .. }));
     }
 
     #[test]

@@ -10,6 +10,8 @@
 //! |---|---|
 //! | [`Egress::Encap`] | write [`destination_mac`](Encap::destination_mac) into the frame, if there is one; then, for each destination, send [`header`](Encap::header) and frame to its `underlay` address, under `tos`, from a port that `flow_hash` chooses |
 //! | [`Egress::Reply`] | give the frame back to the host |
+//! | [`Egress::Fragment`] | as for `Encap`, each packet cut into [fragments](crate::wire::ip::Fragmenter) that fit |
+//! | [`Egress::TooBig`] | count the drop; give the host [`message`](TooBig::message), as often as is fit |
 //! | [`Ingress::Deliver`] | write [`ecn`](Deliver::ecn) into the inner header, if there is one ([`write_ecn`](crate::wire::ip::write_ecn)); give the inner frame to the host |
 //! | [`Ingress::Reply`] | judge the frame as if the host had sent it |
 //! | [`Egress::Drop`], [`Ingress::Drop`] | count the reason |

@@ -1,12 +1,14 @@
 //! Paths that carry less than the device's MTU promises.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use etherparse::{Icmpv4Type, SlicedPacket, TransportSlice, icmpv4};
 use silk_vtep::DropReason;
+use silk_vtep::offload::{HEADER_LEN_MAX, Segmenter};
 use silk_vtep::tables::{Df, Local, OuterRules};
-use silk_vtep::wire::vnet;
+use silk_vtep::wire::vnet::{self, GsoType, VnetHeader};
 
 use crate::cell::{Cell, compile_with, underlay_address};
 use crate::runs::{tcp_packet, udp_frame};
@@ -127,4 +129,64 @@ fn what_has_no_df_is_fragmented_before_it_is_encapsulated() {
     }
     assert_eq!(arrived, frame[34..], "put together");
     assert_eq!(a.counters.totals().tx_packets, 3);
+}
+
+/// A USO super-frame as the TAP gives it.
+fn udp_packet(from: &Cell, to: &Cell, payload: &[u8]) -> Vec<u8> {
+    let header = VnetHeader {
+        gso_type: GsoType::UdpL4,
+        gso_size: 1000,
+        ..VnetHeader::default()
+    };
+    let frame = udp_frame(from, to, 5000, 0, payload);
+    [&header.emit()[..], &frame].concat()
+}
+
+/// The frames that a card would make of a super-frame without DF.
+fn segments(packet: &[u8]) -> Vec<Vec<u8>> {
+    let (header, frame) = packet.split_at(vnet::HEADER_LEN);
+    let header = VnetHeader::parse(header.try_into().expect("ten bytes")).expect("we wrote it");
+    let segmenter = Segmenter::new(frame, &header).expect("an honest super-frame");
+    let segment = |index| {
+        let mut slot = [0; HEADER_LEN_MAX];
+        let payload = segmenter.emit(index, &mut slot);
+        [&slot[..segmenter.header_len()], &frame[payload]].concat()
+    };
+    (0..segmenter.segments()).map(segment).collect()
+}
+
+#[test]
+fn a_super_frame_without_df_arrives_whole_in_fragments_of_its_segments() {
+    let payload: Vec<u8> = (0..5300).map(|n| (n % 251) as u8).collect();
+    for tcp in [true, false] {
+        let (mut a, mut b) = cells();
+        let mut packet = match tcp {
+            true => tcp_packet(&a, &b, 1, &payload).to_vec(),
+            false => udp_packet(&a, &b, &payload),
+        };
+        packet[vnet::HEADER_LEN + 20] = 0;
+        a.lanes[0].tap().host_sends_packet(packet.clone().into());
+        a.lanes[0].egress_batch().expect("memory does not fail");
+        assert!(told(&mut a).is_empty());
+        // Five segments in two fragments each, and one that fits as it is; a send for each segment.
+        let totals = a.counters.totals();
+        assert_eq!((totals.tx_packets, totals.drops().count()), (11, 0));
+        assert_eq!(a.lanes[0].underlay().sends(), 6);
+        while let Some(datagram) = a.lanes[0].underlay().take_sent() {
+            assert!(datagram.outer.df && datagram.payload.len() <= 8 + 14 + LIMIT as usize);
+            b.lanes[0].underlay().arrive(datagram);
+        }
+        b.lanes[0].ingress_batch().expect("memory does not fail");
+        let mut arrived: BTreeMap<[u8; 2], Vec<u8>> = BTreeMap::new();
+        while let Some(packet) = b.lanes[0].tap().host_receives() {
+            let frame = &packet[vnet::HEADER_LEN..];
+            let whole = arrived.entry([frame[18], frame[19]]).or_default();
+            let offset = u16::from_be_bytes([frame[20] & 0x1f, frame[21]]) * 8;
+            assert_eq!(whole.len(), usize::from(offset));
+            whole.extend_from_slice(&frame[34..]);
+        }
+        let expected = segments(&packet).into_iter();
+        let expected = expected.map(|segment| ([segment[18], segment[19]], segment[34..].to_vec()));
+        assert_eq!(arrived, expected.collect(), "tcp: {tcp}");
+    }
 }

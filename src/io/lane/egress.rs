@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use arrayvec::ArrayVec;
 
+use super::fragments::{Narrow, Whole};
 use super::outbox::{Outbox, RUN_BYTES_MAX, RUN_MAX};
 use super::sender::{Hop, Sender};
 use super::{BATCH, LaneError, Patience, Progress, Scope};
@@ -17,23 +18,21 @@ use crate::io::{Fault, Run, Tap, Underlay};
 use crate::offload::{self, HEADER_LEN_MAX, Segmenter};
 use crate::tables::Peer;
 use crate::vtep::{self, Egress as Verdict, Encap, Reply, TooBig};
-use crate::wire::ip::{FRAGMENT_HEADER_LEN_MAX, Fragmenter};
 use crate::wire::vnet::{self, GsoType, VnetHeader};
 use crate::wire::{Mark, ethernet, icmp, mark_tag, vxlan};
 
 /// Headers of one segment, the VXLAN header first.
-const SLOT_BYTES: usize = vxlan::HEADER_LEN + HEADER_LEN_MAX;
-
-const _: () = assert!(FRAGMENT_HEADER_LEN_MAX <= HEADER_LEN_MAX);
+pub(super) const SLOT_BYTES: usize = vxlan::HEADER_LEN + HEADER_LEN_MAX;
 
 /// Room for the headers of a run's segments.
-type Slots = [[u8; SLOT_BYTES]; RUN_MAX];
+pub(super) type Slots = [[u8; SLOT_BYTES]; RUN_MAX];
 
 /// What the direction keeps from batch to batch.
 #[derive(Debug)]
 pub(super) struct Egress {
     arena: Arena,
     slots: Box<Slots>,
+    whole: Whole,
     patience: Patience,
     told: Told,
 }
@@ -50,6 +49,7 @@ impl Default for Egress {
         Self {
             arena: Arena::default(),
             slots: Box::new([[0; SLOT_BYTES]; RUN_MAX]),
+            whole: Whole::default(),
             patience: Patience::default(),
             told: Told {
                 limiter: Limiter::default(),
@@ -71,6 +71,7 @@ impl Egress {
         let mut batch = Batch {
             arena: &mut self.arena,
             slots: &mut self.slots,
+            whole: &mut self.whole,
             told: &mut self.told,
             outbox: Outbox::default(),
             sender,
@@ -94,6 +95,7 @@ impl Egress {
                 let mut batch = Batch {
                     arena: &mut self.arena,
                     slots: &mut self.slots,
+                    whole: &mut self.whole,
                     told: &mut self.told,
                     outbox: Outbox::default(),
                     sender: Sender { underlay, scope },
@@ -117,6 +119,7 @@ impl Egress {
 struct Batch<'a, 't, U> {
     arena: &'a mut Arena,
     slots: &'a mut Slots,
+    whole: &'a mut Whole,
     told: &'a mut Told,
     outbox: Outbox<'t>,
     sender: Sender<'a, 't, U>,
@@ -170,7 +173,7 @@ impl<'t, U: Underlay> Batch<'_, 't, U> {
         match verdict {
             Verdict::Encap(encap) => self.encap(packet, &encap, &header),
             Verdict::Reply(reply) => reply_to_host(&reply, tap, scope),
-            Verdict::Fragment { encap, mtu } => self.fragment(packet, &encap, mtu),
+            Verdict::Fragment { encap, mtu } => self.fragment(packet, &encap, mtu, &header),
             Verdict::TooBig(too_big) => self.too_big(packet, &too_big, tap),
             Verdict::Drop(reason) => scope.shard().count_drop(reason),
         }
@@ -191,32 +194,39 @@ impl<'t, U: Underlay> Batch<'_, 't, U> {
         }
     }
 
-    /// Sends it in fragments that fit, as the router that we are to the host would (RFC 791 section 3.2).
-    fn fragment(&mut self, packet: Packet, encap: &Encap<'t>, mtu: u32) {
+    /// Sends it in fragments that fit; of a super-frame, each segment.
+    fn fragment(&mut self, packet: Packet, encap: &Encap<'t>, mtu: u32, header: &VnetHeader) {
         if let Some(mac) = encap.destination_mac {
             ethernet::write_destination(self.arena.frame_mut(packet), mac);
         }
         let frame = self.arena.frame(packet);
+        let segmenter = match header.gso_type {
+            GsoType::None => None,
+            GsoType::TcpV4 | GsoType::TcpV6 | GsoType::UdpL4 => match Segmenter::new(frame, header)
+            {
+                Ok(segmenter) => Some(segmenter),
+                Err(_) => {
+                    let shard = self.sender.scope.shard();
+                    return shard.count_drop(DropReason::BadVnetHeader);
+                }
+            },
+        };
         for destination in encap.copies() {
-            let Some(fragmenter) = Fragmenter::new(frame, mtu) else {
-                let peer = Some(&destination.peer);
-                self.sender.scope.count_drop(peer, DropReason::PathMtu);
-                continue;
-            };
             let hop = self.sender.hop(destination, encap);
             self.outbox.flush_beside(&hop, self.arena, &mut self.sender);
-            let header = encap.header(destination);
-            for index in 0..fragmenter.count() {
-                let (vxlan_room, headers) = self.slots[0].split_at_mut(vxlan::HEADER_LEN);
-                vxlan_room.copy_from_slice(&header);
-                let payload = fragmenter.emit(index, headers);
-                let headers_len = vxlan::HEADER_LEN + fragmenter.header_len();
-                let slices = [
-                    IoSlice::new(&self.slots[0][..headers_len]),
-                    IoSlice::new(&frame[payload]),
-                ];
-                self.sender.send(Run::new(&slices, 2), &hop);
+            let mut narrow = Narrow {
+                hop,
+                vxlan: encap.header(destination),
+                mtu,
+                slots: self.slots,
+            };
+            match &segmenter {
+                Some(cut) => narrow.send_segments(frame, cut, self.whole, &mut self.sender),
+                None => narrow.send_fragments(frame, &mut self.sender),
             }
+        }
+        if header.gso_type != GsoType::None {
+            self.arena.give_back(packet);
         }
     }
 

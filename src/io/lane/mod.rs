@@ -1,6 +1,7 @@
 //! The lane: one TAP queue, one underlay port, and the core between them.
 
 mod egress;
+mod fragments;
 mod ingress;
 mod outbox;
 mod sender;
@@ -15,7 +16,7 @@ use super::{Fault, MarkTags, OffloadState, Offloads, Tap, Underlay};
 use crate::counters::{Counters, Shard};
 use crate::drop_reason::DropReason;
 use crate::tables::{Peer, Tables};
-use egress::Egress;
+use egress::{Egress, SLOT_BYTES, Slots};
 use ingress::Ingress;
 pub use outbox::run_max_segs;
 
