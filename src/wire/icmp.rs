@@ -19,10 +19,14 @@ use super::ip::{IPV4_HEADER_LEN, IPV6_HEADER_LEN, Ipv4, Ipv6, Network, protocol}
 /// Bytes of the longest frame that [`write_too_big`] writes.
 pub const TOO_BIG_LEN_MAX: usize = ethernet::HEADER_LEN + IPV6_PACKET_MAX;
 
-/// What every IPv4 host takes (RFC 1812 section 4.3.2.3), and the least MTU that is told.
-const IPV4_PACKET_MAX: usize = 576;
-/// What every IPv6 link carries (RFC 4443 section 3.2), and the least MTU that is told (RFC 8201 section 4).
-const IPV6_PACKET_MAX: usize = 1280;
+/// The least MTU that is told to IPv4: what every host takes (RFC 1812 section 4.3.2.3).
+pub const IPV4_MTU_MIN: u32 = 576;
+/// The least MTU that is told to IPv6: what every link carries (RFC 8201 section 4).
+pub const IPV6_MTU_MIN: u32 = 1280;
+
+/// Bytes of the longest message: what every host takes, and every link carries (RFC 4443 section 3.2).
+const IPV4_PACKET_MAX: usize = IPV4_MTU_MIN as usize;
+const IPV6_PACKET_MAX: usize = IPV6_MTU_MIN as usize;
 
 const _: () = assert!(IPV4_PACKET_MAX <= IPV6_PACKET_MAX);
 
@@ -43,8 +47,6 @@ const ICMPV6_REDIRECT: u8 = 137;
 
 const TTL: u8 = 64;
 const DONT_FRAGMENT: u16 = 0x4000;
-const IPV6_FRAGMENT: u8 = 44;
-const IPV6_FRAGMENT_LEN: usize = 8;
 
 /// Writes the message that tells the sender of the packet in `frame` that packets of `mtu` bytes get through; returns the frame that goes
 /// back to it. `None` if nobody may be told: IPv4 without DF, a fragment, an ICMP error, an address or MAC of many, a frame with a VLAN tag
@@ -89,13 +91,17 @@ fn may_be_told_v4(ip: Ipv4<'_>) -> bool {
     ip.version() == 4 && !is_error
 }
 
-/// RFC 4443 section 2.4 (e) and `iptunnel_pmtud_check_icmpv6`.
+/// RFC 4443 section 2.4 (e) and `iptunnel_pmtud_check_icmpv6`. A packet for many may be "too big" by (e.3), but the answer's source would be
+/// its destination, and no packet comes from many (RFC 4291 section 2.7).
 fn may_be_told_v6(ip: Ipv6<'_>) -> bool {
     let source = ip.source();
+    if ip.destination().is_multicast() {
+        return false;
+    }
     if source.is_unspecified() || source.is_multicast() || source.is_loopback() {
         return false;
     }
-    let Some((protocol, payload)) = upper_layer(ip) else {
+    let Some((protocol, payload)) = ip.upper_layer() else {
         return false;
     };
     let is_error = protocol == protocol::ICMPV6
@@ -105,25 +111,12 @@ fn may_be_told_v6(ip: Ipv6<'_>) -> bool {
     !is_error
 }
 
-/// What an IPv6 packet carries, if it is whole or a first fragment.
-fn upper_layer(ip: Ipv6<'_>) -> Option<(u8, &[u8])> {
-    if ip.version() == 6 && ip.next_header() == IPV6_FRAGMENT {
-        let rest = &ip.bytes()[IPV6_HEADER_LEN..];
-        let [next, _, high, low, ..] = *rest.first_chunk::<IPV6_FRAGMENT_LEN>()?;
-        let offset = u16::from_be_bytes([high, low]) >> 3;
-        return (offset == 0).then(|| (next, &rest[IPV6_FRAGMENT_LEN..]));
-    }
-    let (protocol, _, payload) = ip.split()?;
-    Some((protocol, payload))
-}
-
 /// Writes the IPv4 packet behind the Ethernet header; returns its length.
 fn write_v4(ip: Ipv4<'_>, mtu: u32, out: &mut [u8]) -> Option<usize> {
-    let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
-    if usize::from(mtu) < IPV4_PACKET_MAX {
+    if mtu < IPV4_MTU_MIN {
         return None;
     }
-    let [high, low] = mtu.to_be_bytes();
+    let [high, low] = u16::try_from(mtu).unwrap_or(u16::MAX).to_be_bytes();
     let quoted = quote(ip.bytes(), IPV4_PACKET_MAX - IPV4_HEADER_LEN);
     let packet_len = IPV4_HEADER_LEN + HEADER_LEN + quoted.len();
     let packet = &mut out[ethernet::HEADER_LEN..][..packet_len];
@@ -146,7 +139,7 @@ fn write_v4(ip: Ipv4<'_>, mtu: u32, out: &mut [u8]) -> Option<usize> {
 
 /// Writes the IPv6 packet behind the Ethernet header; returns its length.
 fn write_v6(ip: Ipv6<'_>, mtu: u32, out: &mut [u8]) -> Option<usize> {
-    if mtu < IPV6_PACKET_MAX as u32 {
+    if mtu < IPV6_MTU_MIN {
         return None;
     }
     let quoted = quote(ip.bytes(), IPV6_PACKET_MAX - IPV6_HEADER_LEN);
@@ -312,7 +305,7 @@ mod tests {
     fn ipv6_first_fragments_are_told_and_later_ones_not() {
         for (offset, is_told) in [(1_u16, true), (8, false)] {
             let mut frame = v6(1400);
-            frame[20] = IPV6_FRAGMENT;
+            frame[20] = protocol::FRAGMENT;
             frame[54..62].copy_from_slice(&[17, 0, 0, 0, 0, 0, 0, 5]);
             frame[56..58].copy_from_slice(&offset.to_be_bytes());
             assert_eq!(told(&frame, 1350).is_some(), is_told, "{offset}");
@@ -351,6 +344,34 @@ mod tests {
         }
     }
 
+    /// `frame`, IPv6, with these extension headers between its own header and what it carries; the first of them is of kind `first`.
+    fn extended(mut frame: Vec<u8>, first: u8, extensions: &[u8]) -> Vec<u8> {
+        frame.splice(54..54, extensions.iter().copied());
+        let len = (frame.len() - 54) as u16;
+        frame[18..20].copy_from_slice(&len.to_be_bytes());
+        frame[20] = first;
+        frame
+    }
+
+    #[test]
+    fn errors_are_not_answered_wherever_in_a_first_fragment_they_stand() {
+        let options = |next: u8| [next, 0, 1, 4, 0, 0, 0, 0];
+        let fragment = |next: u8| [next, 0, 0, 1, 0, 0, 0, 5];
+        for (first, extensions) in [
+            (44, fragment(58).to_vec()),
+            (44, [fragment(60), options(58)].concat()),
+            (0, [options(44), fragment(60), options(58)].concat()),
+        ] {
+            // Echo request, and time exceeded.
+            for (kind, is_told) in [(128, true), (3, false)] {
+                let mut frame = v6(1000);
+                frame[54] = kind;
+                let frame = extended(frame, first, &extensions);
+                assert_eq!(told(&frame, 1280).is_some(), is_told, "{first}, {kind}");
+            }
+        }
+    }
+
     #[test]
     fn many_are_not_told_and_nobody_is_told_of_many() {
         let mut to_all = v4(1400);
@@ -359,11 +380,13 @@ mod tests {
         from_all[26..30].fill(0xff);
         let mut to_group = v4(1400);
         to_group[30] = 224;
+        let mut to_group_v6 = v6(1400);
+        to_group_v6[38] = 0xff;
         let mut from_none = v6(1400);
         from_none[22..38].fill(0);
         let mut tagged = v4(1400);
         tagged.splice(12..12, [0x81, 0, 0, 7]);
-        for frame in [to_all, from_all, to_group, from_none, tagged] {
+        for frame in [to_all, from_all, to_group, to_group_v6, from_none, tagged] {
             assert_eq!(told(&frame, 1350), None);
         }
     }

@@ -13,7 +13,7 @@ use std::net::Ipv6Addr;
 use std::ops::Range;
 
 use super::IPV6_HEADER_LEN as HEADER_LEN;
-use super::protocol::{DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, ROUTING};
+use super::protocol::{AUTHENTICATION, DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, ROUTING};
 use crate::wire::{Ecn, field};
 
 const FIRST_WORD: Range<usize> = 0..4;
@@ -28,6 +28,10 @@ const _: () = assert!(DESTINATION.end == HEADER_LEN);
 /// The byte of the first word that holds the ECN bits, and how far up they stand in it.
 const ECN_BYTE: usize = 1;
 const ECN_SHIFT: u32 = 4;
+
+/// Bytes of a fragment header, and the offset in its second word.
+const FRAGMENT_LEN: usize = 8;
+const FRAGMENT_OFFSET: u16 = 0xfff8;
 
 /// Extension headers to walk: twice the four that RFC 8200 section 4.1 lets an honest packet have.
 pub const MAX_EXTENSIONS: usize = 8;
@@ -126,6 +130,37 @@ impl<'a> Ipv6<'a> {
         Some((protocol, headers, payload))
     }
 
+    /// What the packet carries, or begins to carry if it is a first fragment: the protocol, and as much of the payload as is here. It is
+    /// found behind every header that the kernel walks (`ipv6_skip_exthdr`). `None` for later fragments and wherever
+    /// the way there is not honest.
+    pub(in crate::wire) fn upper_layer(self) -> Option<(u8, &'a [u8])> {
+        let len = HEADER_LEN + usize::from(self.payload_len());
+        let packet = self.bytes.get(..len).filter(|_| self.version() == 6)?;
+        let mut protocol = self.next_header();
+        let mut rest = &packet[HEADER_LEN..];
+        for _ in 0..=MAX_EXTENSIONS {
+            let [next, units] = match protocol {
+                HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | FRAGMENT | AUTHENTICATION => {
+                    *rest.first_chunk()?
+                }
+                _ => return Some((protocol, rest)),
+            };
+            let len = match protocol {
+                FRAGMENT => {
+                    let [_, _, high, low, ..] = *rest.first_chunk::<FRAGMENT_LEN>()?;
+                    if u16::from_be_bytes([high, low]) & FRAGMENT_OFFSET != 0 {
+                        return None;
+                    }
+                    FRAGMENT_LEN
+                }
+                AUTHENTICATION => (usize::from(units) + 2) * 4,
+                _ => (usize::from(units) + 1) * 8,
+            };
+            (protocol, rest) = (next, rest.get(len..)?);
+        }
+        None
+    }
+
     fn first_word(self) -> u32 {
         u32::from_be_bytes(field(self.header, FIRST_WORD))
     }
@@ -193,6 +228,37 @@ mod tests {
         assert_eq!(split(&packet(44, &fragment)), None);
         let rest = [[44, 0, 1, 4, 0, 0, 0, 0], fragment].concat();
         assert_eq!(split(&packet(0, &rest)), None);
+    }
+
+    fn upper_layer(bytes: &[u8]) -> Option<(u8, usize)> {
+        let (protocol, payload) = Ipv6::new_checked(bytes).unwrap().upper_layer()?;
+        Some((protocol, payload.len()))
+    }
+
+    #[test]
+    fn what_a_first_fragment_carries_is_found_wherever_its_header_stands() {
+        let options = |next: u8| [next, 0, 1, 4, 0, 0, 0, 0];
+        let fragment = |next: u8, offset: u8| [next, 0, 0, offset << 3 | 1, 0, 0, 0, 9];
+        let authentication = |next: u8| [[next, 2, 0, 0], [0; 4], [1; 4], [2; 4]].concat();
+        for (first, headers) in [
+            (44, fragment(58, 0).to_vec()),
+            (0, [options(44), fragment(58, 0)].concat()),
+            (44, [fragment(60, 0), options(58)].concat()),
+            (
+                0,
+                [options(43), options(44), fragment(60, 0), options(58)].concat(),
+            ),
+            (51, authentication(58)),
+            (44, [&fragment(51, 0)[..], &authentication(58)].concat()),
+        ] {
+            let bytes = packet(first, &[&headers[..], &[128, 0, 0, 0]].concat());
+            assert_eq!(upper_layer(&bytes), Some((58, 4)), "{headers:?}");
+            assert_eq!(upper_layer(&bytes[..bytes.len() - 1]), None, "cut off");
+        }
+        let later = [&options(44)[..], &fragment(58, 1), &[0; 8]].concat();
+        assert_eq!(upper_layer(&packet(0, &later)), None);
+        let endless = [60, 0, 1, 4, 0, 0, 0, 0].repeat(MAX_EXTENSIONS + 2);
+        assert_eq!(upper_layer(&packet(60, &endless)), None);
     }
 
     #[test]

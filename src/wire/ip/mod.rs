@@ -38,6 +38,8 @@ pub mod protocol {
     pub const ROUTING: u8 = 43;
     /// IPv6 fragment header.
     pub const FRAGMENT: u8 = 44;
+    /// Authentication header (RFC 4302).
+    pub const AUTHENTICATION: u8 = 51;
     /// IPv6 destination options.
     pub const DESTINATION_OPTIONS: u8 = 60;
 }
