@@ -2,7 +2,7 @@
 //!
 //! A router too narrow for it answers with an ICMP message, which reaches the port it came from. What the kernel's routes say of a path is
 //! only a claim: one forged message that guesses one of the known source ports makes them say it. An answer to a probe has to hit a port
-//! that was drawn a moment ago and, where the message quotes enough, eight random bytes; and nobody is believed who was not asked.
+//! that was drawn a moment ago, and [`Asked`] says how far it is believed; and nobody is believed who was not asked.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -13,13 +13,12 @@ use std::os::fd::{AsRawFd, RawFd};
 use libc::c_int;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use super::path_answer::{Asked, FRONT_LEN, Told};
 use crate::sys;
 use crate::sys::error_queue::{next_error, option};
 use crate::wire::ip::{IPV4_HEADER_LEN, IPV6_HEADER_LEN};
-use crate::wire::vxlan;
 
 const UDP_HEADER_LEN: usize = 8;
-const NONCE_LEN: usize = 8;
 /// Errors of one socket that are looked at: it sends one datagram.
 const ERRORS_MAX: usize = 4;
 /// The largest UDP payload over IPv4.
@@ -36,8 +35,6 @@ struct Family {
     probe: c_int,
     mtu: c_int,
     header_len: usize,
-    /// What every link carries, whatever an answer says.
-    mtu_min: u32,
 }
 
 const V4: Family = Family {
@@ -48,7 +45,6 @@ const V4: Family = Family {
     probe: libc::IP_PMTUDISC_PROBE,
     mtu: libc::IP_MTU,
     header_len: IPV4_HEADER_LEN,
-    mtu_min: 576,
 };
 
 const V6: Family = Family {
@@ -59,7 +55,6 @@ const V6: Family = Family {
     probe: libc::IPV6_PMTUDISC_PROBE,
     mtu: libc::IPV6_MTU,
     header_len: IPV6_HEADER_LEN,
-    mtu_min: 1280,
 };
 
 impl Family {
@@ -112,9 +107,8 @@ impl RouteMtu {
 #[derive(Debug)]
 pub struct PathProbe {
     socket: Socket,
-    local: IpAddr,
-    nonce: [u8; NONCE_LEN],
-    packet_bytes: u32,
+    asked: Asked,
+    header_len: usize,
 }
 
 impl PathProbe {
@@ -135,9 +129,8 @@ impl PathProbe {
         let nonce = RandomState::new().build_hasher().finish().to_be_bytes();
         let probe = Self {
             socket,
-            local,
-            nonce,
-            packet_bytes,
+            asked: Asked::new(local, nonce, packet_bytes),
+            header_len: family.header_len,
         };
         match probe.send_payload() {
             Err(error) if error.raw_os_error() != Some(libc::EMSGSIZE) => Err(error),
@@ -147,24 +140,27 @@ impl PathProbe {
 
     fn send_payload(&self) -> io::Result<()> {
         static ZEROS: [u8; PAYLOAD_MAX] = [0; PAYLOAD_MAX];
-        let front = [&vxlan::PROBE_HEADER[..], &self.nonce].concat();
-        let headers = Family::of(self.local).header_len + UDP_HEADER_LEN;
-        let padding = (self.packet_bytes as usize).saturating_sub(headers + front.len());
-        let padding = &ZEROS[..padding.min(PAYLOAD_MAX - front.len())];
-        let slices = [IoSlice::new(&front), IoSlice::new(padding)];
+        let headers = self.header_len + UDP_HEADER_LEN;
+        let packet_bytes = self.asked.packet_bytes() as usize;
+        let padding = packet_bytes.saturating_sub(headers + FRONT_LEN);
+        let padding = &ZEROS[..padding.min(PAYLOAD_MAX - FRONT_LEN)];
+        let slices = [IoSlice::new(self.asked.front()), IoSlice::new(padding)];
         self.socket.send_vectored(&slices).map(drop)
     }
 
     /// What a link on the way said that it carries, in bytes of an IP packet; `None`: nothing yet, or nothing to be believed.
     #[must_use]
     pub fn answer(&self) -> Option<u32> {
-        let mut quote = [0; vxlan::HEADER_LEN + NONCE_LEN];
+        let mut quote = [0; FRONT_LEN];
         for _ in 0..ERRORS_MAX {
             let error = next_error(&self.socket, &mut quote).ok()?;
-            // Many routers quote no more than the UDP header (RFC 792): they have the port right.
-            let is_ours = error.quoted < quote.len() || quote[vxlan::HEADER_LEN..] == self.nonce;
-            if error.errno == libc::EMSGSIZE && is_ours && error.info < self.packet_bytes {
-                return Some(error.info.max(Family::of(self.local).mtu_min));
+            let believed = self.asked.believed(&Told {
+                mtu: error.info,
+                by_host: error.is_local,
+                quoted: &quote[..error.quoted],
+            });
+            if error.errno == libc::EMSGSIZE && believed.is_some() {
+                return believed;
             }
         }
         None
@@ -197,8 +193,7 @@ mod tests {
             let mut payload = [0xee; 2000];
             let len = peer.recv(&mut payload).expect("loopback delivers");
             assert_eq!(len + UDP_HEADER_LEN + Family::of(local).header_len, 1500);
-            assert_eq!(payload[..8], vxlan::PROBE_HEADER);
-            assert_eq!(payload[8..16], probe.nonce);
+            assert_eq!(&payload[..FRONT_LEN], probe.asked.front());
             assert_eq!(probe.answer(), None);
         }
     }

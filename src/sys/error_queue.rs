@@ -12,6 +12,8 @@ use libc::c_int;
 pub struct SocketError {
     /// EMSGSIZE, ECONNREFUSED and their like.
     pub errno: c_int,
+    /// The host's own stack tells, no ICMP message (SO_EE_ORIGIN_LOCAL).
+    pub is_local: bool,
     /// Of EMSGSIZE: the MTU that it did not fit, in bytes of the IP packet.
     pub info: u32,
     /// Bytes of the payload that were quoted, now in the buffer.
@@ -65,6 +67,7 @@ pub fn next_error(fd: impl AsFd, quote: &mut [u8]) -> io::Result<SocketError> {
     Ok(SocketError {
         // errno is positive and small.
         errno: error.ee_errno as c_int,
+        is_local: error.ee_origin == libc::SO_EE_ORIGIN_LOCAL,
         info: error.ee_info,
         quoted,
     })
@@ -154,6 +157,7 @@ mod tests {
             from.send(b"is anybody there").expect("sent");
             let error = next_error(&from, &mut quote).expect("loopback answers at once");
             assert_eq!((error.errno, error.quoted), (libc::ECONNREFUSED, 16));
+            assert!(!error.is_local);
             assert_eq!(&quote, b"is anybody there");
         }
     }
