@@ -58,11 +58,16 @@ pub struct TooBig<'t> {
     pub peer: &'t Arc<Peer>,
     /// The largest packet that fits, in bytes behind the Ethernet header.
     pub mtu: u32,
-    /// Whose packets are told of together: as [`Encap::flow_hash`].
-    pub flow_hash: u32,
 }
 
 impl TooBig<'_> {
+    /// Who would be told of `frame`, the one that was judged: it bounds how often. `None`: nobody.
+    #[must_use]
+    pub fn listener(&self, frame: &[u8]) -> Option<IpAddr> {
+        let network = Network::parse(Frame::new_checked(frame)?).ok()?;
+        network.addresses().map(|(source, _)| source)
+    }
+
     /// The frame that tells the sender of `frame`, the one that was judged. It goes back to the host, as often as the caller thinks fit;
     /// `None` if nobody may be told ([`icmp::write_too_big`]).
     #[must_use]
@@ -104,7 +109,6 @@ impl<'t> Encap<'t> {
         (!self.carries(only, frame_len())).then_some(TooBig {
             peer: &only.peer,
             mtu,
-            flow_hash: self.flow_hash,
         })
     }
 
@@ -635,6 +639,7 @@ mod tests {
             panic!("it fits");
         };
         assert_eq!((verdict.peer.underlay, verdict.mtu), (PEER_UNDERLAY, 1000));
+        assert_eq!(verdict.listener(&too_big), Some(OWN_CONTAINER.into()));
         let mut out = [0; icmp::TOO_BIG_LEN_MAX];
         let message = verdict.message(&too_big, &mut out).unwrap();
         assert_eq!(message[..6], OWN_MAC.octets());

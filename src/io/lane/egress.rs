@@ -232,12 +232,15 @@ impl<'t, U: Underlay> Batch<'_, 't, U> {
 
     /// Counts it, and tells its sender if it may be told once more.
     fn too_big(&mut self, packet: Packet, too_big: &TooBig<'_>, tap: &mut impl Tap) {
+        let frame = self.arena.frame(packet);
         let scope = self.sender.scope;
         scope.count_drop(Some(too_big.peer), DropReason::PathMtu);
-        if !(self.told.limiter).allow(too_big.flow_hash, Instant::now()) {
+        let Some(listener) = too_big.listener(frame) else {
+            return;
+        };
+        if !self.told.limiter.allow(listener, Instant::now()) {
             return;
         }
-        let frame = self.arena.frame(packet);
         if let Some(message) = too_big.message(frame, &mut self.told.message) {
             let header = [0; vnet::HEADER_LEN];
             // What the TAP does not take is said again: the packet comes again.
