@@ -98,6 +98,13 @@ impl Counters {
         let shards = self.0.iter();
         shards.map(|shard| shard.tx.packets.load(Relaxed)).sum()
     }
+
+    /// Frames delivered to the overlay, by all lanes.
+    #[must_use]
+    pub fn rx_packets(&self) -> u64 {
+        let shards = self.0.iter();
+        shards.map(|shard| shard.rx.packets.load(Relaxed)).sum()
+    }
 }
 
 impl Shard {

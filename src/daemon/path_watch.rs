@@ -18,7 +18,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::events::{join, spawn};
-use super::paths::{Finding, Paths};
+use super::paths::{Answer, Finding, Paths};
 use crate::control::config::{VtepConfig, carried_bytes, overhead_bytes};
 use crate::error::SetupError;
 use crate::io::{PathProbe, RouteMtu};
@@ -112,7 +112,20 @@ struct Round {
     peer: Arc<Peer>,
     claim: Option<u32>,
     probes: Vec<PathProbe>,
-    answer: Option<u32>,
+    /// The least that was answered.
+    least: Option<u32>,
+    /// Packets received from the peer when the probes were sent.
+    received: u64,
+}
+
+impl Round {
+    fn answer(&self) -> Answer {
+        match self.least {
+            Some(least) => Answer::Carries(least),
+            None if self.peer.counters.rx_packets() != self.received => Answer::Silence,
+            None => Answer::Unheard,
+        }
+    }
 }
 
 impl Watch {
@@ -197,14 +210,11 @@ impl Watch {
         rounds
     }
 
-    /// Probes of the full size, which the first link answers that does not carry it, and of one byte more than the narrowest link is
-    /// said to carry, which only that one answers. `None` if none could be sent: then nothing is known that was not before.
+    /// Sends the probes that tell. `None` if none could be sent: then nothing is known that was not before.
     fn probe(&self, peer: &Arc<Peer>, claim: Option<u32>) -> Option<Round> {
         let to = SocketAddr::new(peer.underlay, self.port);
-        let narrowest = self.paths.narrowest(peer.underlay, claim);
-        let above = narrowest.map(|bytes| bytes + 1);
-        let above = above.filter(|&bytes| bytes < self.full);
-        let sizes = [Some(self.full), above].into_iter().flatten();
+        let received = peer.counters.rx_packets();
+        let sizes = self.paths.sizes(peer.underlay, claim);
         let each = sizes.flat_map(|bytes| [bytes; PROBES_EACH]);
         let probes = each.filter_map(|bytes| {
             let probe = PathProbe::send(self.local, to, bytes).ok()?;
@@ -218,7 +228,8 @@ impl Watch {
             peer: Arc::clone(peer),
             claim,
             probes,
-            answer: None,
+            least: None,
+            received,
         })
     }
 
@@ -226,10 +237,10 @@ impl Watch {
     fn collect(&mut self, rounds: &mut [Round]) -> Result<(), Stopped> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            for Round { probes, answer, .. } in &mut *rounds {
+            for Round { probes, least, .. } in &mut *rounds {
                 probes.retain(|probe| {
                     let told = probe.answer();
-                    *answer = told.into_iter().chain(*answer).min();
+                    *least = told.into_iter().chain(*least).min();
                     told.is_none()
                 });
             }
@@ -242,14 +253,10 @@ impl Watch {
     }
 
     fn settle(&mut self, round: &Round) {
-        let Round {
-            peer,
-            claim,
-            answer,
-            ..
-        } = round;
+        let Round { peer, claim, .. } = round;
         let underlay = peer.underlay;
-        match self.paths.settle(underlay, *claim, *answer, Instant::now()) {
+        let answer = round.answer();
+        match self.paths.settle(underlay, *claim, answer, Instant::now()) {
             Finding::Unchanged => {}
             Finding::Narrow(path) => {
                 let limit = carried_bytes(self.local, path);
