@@ -195,6 +195,10 @@ impl Watch {
             let sent = peer.counters.tx_packets();
             let is_active = self.sent.insert(peer.underlay, sent) != Some(sent);
             let was_refused = peer.path_mtu.take_refused();
+            if !self.paths.is_known(peer.underlay) {
+                // It was another's of that address, kept while a snapshot from before was held.
+                peer.path_mtu.set_limit(None);
+            }
             if !is_active && !was_refused && !self.paths.is_known(peer.underlay) {
                 continue;
             }
@@ -268,5 +272,60 @@ impl Watch {
                 peer.path_mtu.set_limit(None);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::tables::CounterRegistry;
+    use crate::vtep::fixture::{self, PEER_UNDERLAY};
+
+    fn watch() -> Watch {
+        let local = Ipv4Addr::LOCALHOST.into();
+        Watch {
+            poll: Poll::new().expect("a descriptor is left"),
+            tables: Arc::new(ArcSwap::from_pointee(fixture::tables())),
+            local,
+            port: 4789,
+            full: 1500,
+            paths: Paths::new(1500),
+            routes: RouteMtu::open(local).expect("loopback has a free port"),
+            sent: HashMap::new(),
+            position: 0,
+        }
+    }
+
+    #[test]
+    fn a_peer_that_comes_back_does_not_inherit_what_its_path_carried() {
+        let mut watch = watch();
+        let mut registry = CounterRegistry::new(1);
+        let local = Arc::new(fixture::local());
+        let compile = |registry: &mut CounterRegistry, spec: &_| {
+            let tables = Tables::compile(Arc::clone(&local), spec, registry);
+            registry.retain(&tables.peers);
+            tables
+        };
+        let limit = |tables: &Tables| {
+            let peer = tables.peers.lookup(PEER_UNDERLAY).expect("a peer");
+            peer.path_mtu.limit()
+        };
+        let before = compile(&mut registry, &fixture::spec());
+        let (claim, answer) = (Some(1400), Answer::Carries(1400));
+        watch
+            .paths
+            .settle(PEER_UNDERLAY, claim, answer, Instant::now());
+        assert!(watch.look(&before).is_ok());
+        assert_eq!(limit(&before), Some(1350));
+        // A lane holds the first snapshot for longer than the peer is away.
+        let without = compile(&mut registry, &crate::tables::TableSpec::default());
+        assert!(watch.look(&without).is_ok());
+        let after = compile(&mut registry, &fixture::spec());
+        assert_eq!(limit(&after), Some(1350));
+        assert!(watch.look(&after).is_ok());
+        assert_eq!(limit(&after), None);
+        drop(before);
     }
 }
