@@ -13,13 +13,25 @@ pub struct Counters(Box<[Shard]>);
 
 /// What one lane counted. The threads of its two directions may both write anything; what each writes all the time is in cache lines
 /// of its own.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Shard {
     tx: Carried,
     rx: Carried,
     replies: AtomicU64,
     partial_checksums: AtomicU64,
     drops: [AtomicU64; DropReason::COUNT],
+}
+
+impl Default for Shard {
+    fn default() -> Self {
+        Self {
+            tx: Carried::default(),
+            rx: Carried::default(),
+            replies: AtomicU64::new(0),
+            partial_checksums: AtomicU64::new(0),
+            drops: std::array::from_fn(|_| AtomicU64::new(0)),
+        }
+    }
 }
 
 /// Frames that went one way, in a cache line.

@@ -65,6 +65,8 @@ reasons! {
     TooBig = "too-big",
     /// The packet does not fit the path to its peer and must not be fragmented. Its sender is told by ICMP, as often as a bound allows.
     PathMtu = "path-mtu",
+    /// The packet does not fit the path to its peer and must not be fragmented, and its sender cannot be told: the path carries less than the 576 bytes (IPv4) or 1280 (IPv6) that every host relies on. See `peer show`, and widen the underlay.
+    PathBelowMinimum = "path-below-minimum",
     /// The underlay's transmit queue is full (ENOBUFS, EAGAIN).
     UnderlayBusy = "underlay-busy",
     /// The host has no route to the peer's underlay address (ENETUNREACH, EHOSTUNREACH, ENETDOWN).

@@ -6,6 +6,7 @@ use crate::DropReason;
 use crate::control::rows::{FdbRow, GroupRow, LinkRow, NeighRow, PeerRow, RouteRow, VxlanInfo};
 use crate::control::stats::{Count, PeerStats, Stats};
 use crate::tables::DEFAULT_TTL;
+use crate::wire::icmp::{IPV4_MTU_MIN, IPV6_MTU_MIN};
 
 /// One line, as `ip route show`.
 #[must_use]
@@ -137,10 +138,22 @@ pub fn peers(rows: &[PeerRow]) -> String {
             format!("underlay {}", row.underlay),
             format!("mac {}", row.mac),
             row.origin.to_string(),
-            row.mtu.map_or_else(String::new, |mtu| format!("mtu {mtu}")),
+            row.mtu.map_or_else(String::new, |mtu| path(row, mtu)),
         ]
     });
     columns(&cells.collect::<Vec<_>>(), [Align::Left; 5])
+}
+
+/// What the path to a peer carries, and whether that is less than its senders can be told.
+fn path(row: &PeerRow, mtu: u32) -> String {
+    let has_v6 = row.subnets.iter().any(|subnet| subnet.addr().is_ipv6());
+    if mtu < IPV4_MTU_MIN {
+        format!("mtu {mtu} (below IPv4's {IPV4_MTU_MIN})")
+    } else if mtu < IPV6_MTU_MIN && has_v6 {
+        format!("mtu {mtu} (below IPv6's {IPV6_MTU_MIN})")
+    } else {
+        format!("mtu {mtu}")
+    }
 }
 
 /// One line a group, the words in the order in which `group add` takes them.
@@ -428,6 +441,26 @@ mod tests {
             peers(&rows.map(row)),
             "10.255.43.0/24  underlay 10.0.16.14  mac ee:ee:0a:ff:2b:00  config
 10.255.4.0/24   underlay 10.0.16.5   mac ee:ee:0a:ff:04:00  live    mtu 1350\n"
+        );
+        let shown = |subnet: &str, mtu: u32| {
+            let subnets = ["10.255.4.0/24", subnet];
+            let row = row(
+                json!({"subnets": subnets, "underlay": "10.0.16.5", "mac": "ee:ee:0a:ff:04:00", "origin": "live", "mtu": mtu}),
+            );
+            let text = peers(&[row]);
+            text.trim_end()
+                .split_once("mtu ")
+                .map(|(_, mtu)| mtu.to_owned())
+        };
+        assert_eq!(shown("fd00:4::/64", 1280).as_deref(), Some("1280"));
+        assert_eq!(
+            shown("fd00:4::/64", 1230).as_deref(),
+            Some("1230 (below IPv6's 1280)")
+        );
+        assert_eq!(shown("10.255.5.0/24", 1230).as_deref(), Some("1230"));
+        assert_eq!(
+            shown("10.255.5.0/24", 526).as_deref(),
+            Some("526 (below IPv4's 576)")
         );
         let rows = [json!({"address": "10.255.108.184", "id": 3, "origin": "config"})];
         assert_eq!(

@@ -16,6 +16,7 @@ mod paths;
 pub(crate) mod port_holder;
 mod repair;
 pub(crate) mod setup;
+mod untold;
 mod workers;
 
 use std::fmt::Write as _;

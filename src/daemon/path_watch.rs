@@ -19,6 +19,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::events::{join, spawn};
 use super::paths::{Answer, Finding, Paths};
+use super::untold::Untold;
 use crate::control::config::{VtepConfig, carried_bytes, overhead_bytes};
 use crate::error::SetupError;
 use crate::io::{PathProbe, RouteMtu};
@@ -70,6 +71,7 @@ impl PathWatch {
             full: mtu_bytes + overhead_bytes(vtep.local),
             paths: Paths::new(mtu_bytes + overhead_bytes(vtep.local)),
             routes,
+            untold: Untold::new(vtep.addresses.iter().any(IpAddr::is_ipv6)),
             sent: HashMap::new(),
             position: 0,
         };
@@ -98,6 +100,7 @@ struct Watch {
     full: u32,
     paths: Paths,
     routes: RouteMtu,
+    untold: Untold,
     /// Packets sent to each peer when it was last looked at.
     sent: HashMap<IpAddr, u64>,
     /// Where the next tick begins.
@@ -182,6 +185,7 @@ impl Watch {
         let now = Instant::now();
         let is_peer = |peer: IpAddr| tables.peers.find(peer).is_some();
         self.paths.retain(is_peer);
+        self.untold.retain(is_peer);
         self.sent.retain(|&peer, _| is_peer(peer));
         let peers: Vec<_> = tables.peers.iter().collect();
         let start = self.position.min(peers.len());
@@ -265,6 +269,9 @@ impl Watch {
             Finding::Narrow(path) => {
                 let limit = carried_bytes(self.local, path);
                 tracing::info!("the path to {underlay} carries {path} bytes: MTU {limit} for it");
+                if let Some(warning) = self.untold.warning(underlay, limit) {
+                    tracing::warn!("{warning}");
+                }
                 peer.path_mtu.set_limit(Some(limit));
             }
             Finding::Wide => {
@@ -293,6 +300,7 @@ mod tests {
             full: 1500,
             paths: Paths::new(1500),
             routes: RouteMtu::open(local).expect("loopback has a free port"),
+            untold: Untold::new(false),
             sent: HashMap::new(),
             position: 0,
         }

@@ -68,6 +68,21 @@ impl TooBig<'_> {
         network.addresses().map(|(source, _)| source)
     }
 
+    /// Why `frame`, the one that was judged, is dropped: whether there is a word for it that its sender could be told.
+    #[must_use]
+    pub fn reason(&self, frame: &[u8]) -> DropReason {
+        let least = match Frame::new_checked(frame).map(Network::parse) {
+            Some(Ok(Network::V4(_))) => icmp::IPV4_MTU_MIN,
+            Some(Ok(Network::V6(_))) => icmp::IPV6_MTU_MIN,
+            Some(Ok(Network::Other) | Err(_)) | None => 0,
+        };
+        if self.mtu < least {
+            DropReason::PathBelowMinimum
+        } else {
+            DropReason::PathMtu
+        }
+    }
+
     /// The frame that tells the sender of `frame`, the one that was judged. It goes back to the host, as often as the caller thinks fit;
     /// `None` if nobody may be told ([`icmp::write_too_big`]).
     #[must_use]

@@ -95,6 +95,23 @@ fn of_a_super_frame_the_segments_count_and_its_sender_is_told_once() {
 }
 
 #[test]
+fn what_nobody_can_be_told_of_is_counted_as_that() {
+    let (mut a, b) = cells();
+    for mtu in [576, 575] {
+        let tables = a.tables.load();
+        let peer = tables.peers.lookup(b.underlay).expect("a peer");
+        peer.path_mtu.set_limit(Some(mtu));
+        let frame = with_df(udp_frame(&a, &b, 5000, 0, &[7; 1000]));
+        a.lanes[0].tap().host_sends(&frame);
+        a.lanes[0].egress_batch().expect("memory does not fail");
+    }
+    assert_eq!(told(&mut a), [576]);
+    let totals = a.counters.totals();
+    let expected = [(DropReason::PathMtu, 1), (DropReason::PathBelowMinimum, 1)];
+    assert_eq!(totals.drops().collect::<Vec<_>>(), expected);
+}
+
+#[test]
 fn one_sender_does_not_silence_the_others_whatever_flows_it_has() {
     let (mut a, b) = cells();
     let from = |container: u8, port: u16| {

@@ -234,7 +234,7 @@ impl<'t, U: Underlay> Batch<'_, 't, U> {
     fn too_big(&mut self, packet: Packet, too_big: &TooBig<'_>, tap: &mut impl Tap) {
         let frame = self.arena.frame(packet);
         let scope = self.sender.scope;
-        scope.count_drop(Some(too_big.peer), DropReason::PathMtu);
+        scope.count_drop(Some(too_big.peer), too_big.reason(frame));
         let Some(listener) = too_big.listener(frame) else {
             return;
         };
