@@ -1,5 +1,6 @@
 //! Two cells with a router between them whose second link can be made narrower.
 
+use std::fs;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -9,8 +10,8 @@ use serde_json::Value;
 use super::super::Case;
 use crate::support::Kind::Silk;
 use crate::support::{
-    Cell, Connection, Injector, Lab, Namespace, Outer, Plan, Result, Sniffer, Stats, Wait, ensure,
-    ping, router_link, wait_until,
+    Cell, Connection, Daemon, Injector, Lab, Namespace, Outer, Plan, ROUTERS_LINK, Result, Sniffer,
+    Stats, Wait, ensure, ping, router_link, wait_until,
 };
 
 /// What the second link carries once it is narrow.
@@ -61,6 +62,21 @@ pub(crate) fn cases() -> Vec<Case> {
                 .overlay_v6()
                 .vtep_lines("df = \"inherit\""),
             ipv6_inside_is_told,
+        ),
+        case(
+            "super_frames_without_df_arrive_whole_through_a_narrow_path",
+            df_set(),
+            super_frames_without_df,
+        ),
+        case(
+            "the_narrower_of_two_links_in_a_row_is_learned_and_stays",
+            df_set().second_router(),
+            |lab| two_narrow_links(lab, 50),
+        ),
+        case(
+            "the_narrower_of_two_links_in_a_row_is_learned_and_stays_over_v6",
+            over_v6().second_router(),
+            |lab| two_narrow_links(lab, 70),
         ),
         case("streams_fit_a_narrow_path", df_set(), streams_fit),
         case("a_forged_message_changes_nothing", df_set(), |lab| {
@@ -230,6 +246,84 @@ fn streams_fit(lab: &mut Lab) -> Result {
     let stats = Stats::read(lab.cells[0].daemon()?)?;
     ensure!(stats.dropped("path-mtu") > 0, "{stats:?}");
     Ok(())
+}
+
+/// Containers that do not ask what a path carries (`ip_no_pmtu_disc`) send TCP without DF, by super-frames like everybody.
+fn super_frames_without_df(lab: &mut Lab) -> Result {
+    const BYTES: usize = 3_000_000;
+    narrow(lab, NARROW)?;
+    provoke(lab)?;
+    await_mtu(lab, 0, Some(NARROW - 50))?;
+    for cell in &lab.cells {
+        let namespace = &cell.container()?.namespace;
+        forget_routes(namespace)?;
+        namespace.run(|| Ok(fs::write("/proc/sys/net/ipv4/ip_no_pmtu_disc", "1")?))?;
+    }
+    let segment = lab.cells[0].mtu()? as usize - 52;
+    let connection = Connection::open(lab.cells[0].container()?, lab.cells[1].container()?)?;
+    let before = Stats::read(lab.cells[0].daemon()?)?;
+    connection.upload(BYTES)?;
+    let after = Stats::read(lab.cells[0].daemon()?)?;
+    for reason in ["path-mtu", "too-big"] {
+        let dropped = after.dropped(reason) - before.dropped(reason);
+        ensure!(dropped == 0, "{dropped} {reason}");
+    }
+    // Two fragments for each segment, or the segments were smaller and nothing was tested.
+    let sent = after.peers()?[0].0 - before.peers()?[0].0;
+    let least = 2 * (BYTES / segment) as u64;
+    ensure!(sent >= least, "{sent} packets of {least} at the least");
+    Ok(())
+}
+
+/// The first link that does not carry a packet answers: behind it, another is narrower.
+fn two_narrow_links(lab: &mut Lab, overhead: u32) -> Result {
+    const NEAR: u32 = 1450;
+    let wide = lab.cells[0].mtu()?;
+    ping_of(lab, wide)?;
+    for router in [lab.router()?, lab.second_router()?] {
+        router.ip(&format!("link set {ROUTERS_LINK} mtu {NEAR}"))?;
+    }
+    let second = lab.second_router()?;
+    second.ip(&format!("link set {} mtu {NARROW}", router_link(1)))?;
+    lab.cells[1]
+        .host
+        .ip(&format!("link set eth0 mtu {NARROW}"))?;
+    let to = lab.cells[1].site.container;
+    let mtu = NARROW - overhead;
+    wait_until("the narrower link is learned", || {
+        let from = &lab.cells[0].container()?.namespace;
+        let size = wide - PING_HEADERS;
+        // Told by us, it would send no more of that size.
+        forget_routes(from)?;
+        let _ = from.exec(&format!("ping -n -c 1 -W 1 -M do -s {size} {to}"));
+        // What the nearer link carries goes on, as containers send it that were told of that one.
+        let size = NEAR - overhead - PING_HEADERS;
+        let _ = from.exec(&format!("ping -n -c 1 -W 1 -M do -s {size} {to}"));
+        let shown = peer_mtu(lab.cells[0].daemon()?)?;
+        Ok(Wait::unless(shown == Some(mtu.into()), || {
+            format!("{shown:?}")
+        }))
+    })?;
+    told(lab, mtu)?;
+    // Probes go on, and the nearer link answers them too.
+    for _ in 0..10 {
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        ping_of(lab, mtu)?;
+        let shown = peer_mtu(lab.cells[0].daemon()?)?;
+        ensure!(shown == Some(mtu.into()), "it did not stay: {shown:?}");
+    }
+    let stats = Stats::read(lab.cells[1].daemon()?)?;
+    ensure!(
+        stats.dropped("path-probe") == 0,
+        "probes crossed: {stats:?}"
+    );
+    Ok(())
+}
+
+/// The MTU that `peer show -j` has for the other cell.
+fn peer_mtu(daemon: &Daemon) -> Result<Option<u64>> {
+    let shown: Value = serde_json::from_str(&daemon.ctl("-j peer show")?)?;
+    Ok(shown[0]["mtu"].as_u64())
 }
 
 /// Claims that the path is narrower than any, in answer to a datagram that was really sent.

@@ -20,6 +20,7 @@ pub(crate) struct Plan {
     pub(super) mtu: u32,
     pub(super) offloads: bool,
     pub(super) routed: bool,
+    pub(super) second_router: bool,
     pub(super) cold: bool,
     pub(super) group: Option<u16>,
     pub(super) marks: &'static str,
@@ -42,6 +43,7 @@ impl Plan {
             mtu: DEFAULT_MTU,
             offloads: true,
             routed: false,
+            second_router: false,
             cold: false,
             group: None,
             marks: "table",
@@ -75,6 +77,12 @@ impl Plan {
     /// A router stands between the cells, each on a link of its own.
     pub(crate) fn routed(mut self) -> Self {
         self.routed = true;
+        self
+    }
+
+    /// Behind that router, on the way from the first cell to all others, stands another.
+    pub(crate) fn second_router(mut self) -> Self {
+        self.second_router = true;
         self
     }
 
@@ -178,6 +186,12 @@ impl Lab {
             .router
             .as_ref()
             .ok_or("this lab has no router")?)
+    }
+
+    /// The router behind it, where the plan wants one.
+    pub(crate) fn second_router(&self) -> Result<&Namespace> {
+        let second = self.underlay.second_router.as_ref();
+        Ok(second.ok_or("this lab has no second router")?)
     }
 
     /// What a person wants to see when a test failed.

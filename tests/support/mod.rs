@@ -39,7 +39,7 @@ pub(crate) use site::{OVERLAY, OVERLAY_V6, SITES, Site, VTEP_NAME, mac_text, vte
 pub(crate) use snapshot::Snapshot;
 pub(crate) use stats::Stats;
 pub(crate) use traffic::{Connection, EchoServer, NumberedStream, ping};
-pub(crate) use underlay::{Underlay, router_link};
+pub(crate) use underlay::{ROUTERS_LINK, Underlay, router_link};
 
 use std::thread;
 use std::time::{Duration, Instant};

@@ -16,6 +16,8 @@ pub(crate) struct Underlay {
     pub(crate) hosts: Vec<Arc<Namespace>>,
     /// Where the plan wants one.
     pub(crate) router: Option<Namespace>,
+    /// Where the plan wants one more: on the way from the first host to all others.
+    pub(crate) second_router: Option<Namespace>,
     /// Holds the bridge.
     _switch: Option<Namespace>,
 }
@@ -44,18 +46,22 @@ impl Underlay {
         Ok(Self {
             hosts,
             router: None,
+            second_router: None,
             _switch: Some(switch),
         })
     }
 
     fn routed(plan: &Plan) -> Result<Self> {
-        let router = Namespace::new()?;
-        router.run(|| {
-            fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
-            Ok(fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1")?)
-        })?;
+        let router = forwarding()?;
+        let second_router = plan.second_router.then(forwarding).transpose()?;
+        if let Some(second) = &second_router {
+            join_routers(&router, second, plan.mtu)?;
+        }
         let hosts = (0..plan.kinds.len())
-            .map(|i| attach_to_router(&router, i, plan.mtu).map(Arc::new))
+            .map(|i| {
+                let near = second_router.as_ref().filter(|_| i > 0);
+                attach_to_router(near.unwrap_or(&router), i, plan.mtu).map(Arc::new)
+            })
             .collect::<Result<Vec<_>>>()?;
         for host in &hosts {
             await_ways(host, &SITES[..hosts.len()])?;
@@ -63,9 +69,39 @@ impl Underlay {
         Ok(Self {
             hosts,
             router: Some(router),
+            second_router,
             _switch: None,
         })
     }
+}
+
+/// Either router's end of the link between them.
+pub(crate) const ROUTERS_LINK: &str = "between";
+
+fn forwarding() -> Result<Namespace> {
+    let router = Namespace::new()?;
+    router.run(|| {
+        fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
+        Ok(fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1")?)
+    })?;
+    Ok(router)
+}
+
+/// Each sends to the other what is not for a host of its own.
+fn join_routers(first: &Namespace, second: &Namespace, mtu: u32) -> Result {
+    first.ip_batch(&format!(
+        "link add {ROUTERS_LINK} mtu {mtu} type veth peer name {ROUTERS_LINK} mtu {mtu} netns {second}\n"
+    ))?;
+    for (router, own, other) in [(first, 1, 2), (second, 2, 1)] {
+        router.ip_batch(&format!(
+            "link set {ROUTERS_LINK} up\n\
+             addr add 10.0.99.{own}/24 dev {ROUTERS_LINK}\n\
+             addr add fd00::99:{own}/112 dev {ROUTERS_LINK} nodad\n\
+             route add default via 10.0.99.{other}\n\
+             route add default via fd00::99:{other}\n"
+        ))?;
+    }
+    Ok(())
 }
 
 /// The router's end of the link to one host.
