@@ -5,12 +5,13 @@
 //! ```
 //! `setting` is [`world`](super::world)'s.
 
+use silk_vtep::DropReason;
 use silk_vtep::vtep::{self, Egress, Encap};
 use silk_vtep::wire::ethernet::Frame;
 use silk_vtep::wire::vxlan::Header;
 use silk_vtep::wire::{Mark, flow};
 
-use super::naive::Outgoing;
+use super::naive::{Naive, Outgoing, path};
 use super::world::world;
 
 /// The verdict is the naive one, the header parses back, and the flow's hash is what it may depend on.
@@ -22,20 +23,45 @@ pub fn target(data: &[u8]) {
     let expected = world.naive.outgoing(frame, mark);
     match vtep::egress(&world.tables, frame, Mark(mark)) {
         Egress::Encap(encap) => {
-            let copies = encap.destinations.iter();
-            let copies = copies.map(|to| (to.underlay, encap.header(to))).collect();
-            let (mac, tos) = (encap.destination_mac, encap.outer.tos);
-            assert_eq!(Ok(Outgoing::Encap { mac, tos, copies }), expected);
+            assert_eq!(Ok(outgoing(&encap)), expected);
+            assert_eq!(exceeded(&world.naive, &expected, frame.len()), None);
             check_headers(&encap, world.naive.local.gbp);
             check_hash(frame, encap.flow_hash);
         }
         Egress::Reply(reply) => {
             assert_eq!(Ok(Outgoing::Reply(reply.frame().to_vec())), expected);
         }
-        Egress::Fragment { .. } | Egress::TooBig(_) => {
-            panic!("no path is known to be narrow, and this one was: {expected:?}")
+        Egress::Fragment { encap, mtu } => {
+            assert_eq!(Ok(outgoing(&encap)), expected);
+            let exceeded = exceeded(&world.naive, &expected, frame.len());
+            assert!(exceeded == Some(mtu) && path::may_be_fragmented(frame));
+        }
+        Egress::TooBig(too_big) => {
+            let exceeded = exceeded(&world.naive, &expected, frame.len());
+            assert!(exceeded == Some(too_big.mtu) && !path::may_be_fragmented(frame));
+            assert_eq!(too_big.reason(frame), path::reason(frame, too_big.mtu));
         }
         Egress::Drop(reason) => assert_eq!(Err(reason), expected),
+    }
+}
+
+fn outgoing(encap: &Encap<'_>) -> Outgoing {
+    let copies = encap.destinations.iter();
+    Outgoing::Encap {
+        mac: encap.destination_mac,
+        outer: encap.outer,
+        copies: copies.map(|to| (to.underlay, encap.header(to))).collect(),
+    }
+}
+
+/// What the path of the only copy carries, if that is less.
+fn exceeded(naive: &Naive, outgoing: &Result<Outgoing, DropReason>, len: usize) -> Option<u32> {
+    match outgoing {
+        Ok(Outgoing::Encap { outer, copies, .. }) => match copies.as_slice() {
+            [(only, _)] => naive.exceeded(outer, only, len),
+            _ => None,
+        },
+        Ok(Outgoing::Reply(_)) | Err(_) => None,
     }
 }
 

@@ -5,11 +5,13 @@
 //! libFuzzer; `tests/corpus.rs` of the crate includes this file and replays the seeds and every crash found so far.
 
 pub mod arp_nd;
+pub mod capture;
 pub mod coalesce;
 pub mod configuration;
 pub mod control_protocol;
 pub mod decap;
 pub mod encap;
+pub mod icmp;
 pub mod naive;
 pub mod netlink;
 mod offload;
@@ -23,12 +25,14 @@ pub mod world;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 11] = [
     ("decap", decap::target),
     ("encap", encap::target),
     ("segment", segment::target),
     ("coalesce", coalesce::target),
     ("arp_nd", arp_nd::target),
+    ("icmp", icmp::target),
+    ("capture", capture::target),
     ("control_protocol", control_protocol::target),
     ("configuration", configuration::target),
     ("netlink", netlink::target),

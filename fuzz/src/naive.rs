@@ -1,10 +1,13 @@
 //! The core the naive way: lists are scanned, packets copied, no thought of speed. Written from RFC 7348, `vxlan_rcv` and
 //! `vxlan_xmit`, not from the core.
 
+pub mod path;
+
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use silk_vtep::DropReason;
-use silk_vtep::tables::{FdbEntry, Local, MarkSource, TableSpec};
+use silk_vtep::tables::{Df, FdbEntry, Local, MarkSource, OuterField, TableSpec};
+use silk_vtep::vtep::Outer;
 use silk_vtep::wire::arp::Request;
 use silk_vtep::wire::ethernet::Frame;
 use silk_vtep::wire::ndisc::Solicitation;
@@ -16,17 +19,19 @@ pub struct Naive {
     pub local: Local,
     /// What it knows.
     pub spec: TableSpec,
+    /// Peers whose path carries less than the device, and the largest packet that reaches them.
+    pub limits: Vec<(IpAddr, u32)>,
 }
 
 /// What becomes of a frame from the host that is not dropped.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outgoing {
-    /// It is sent.
+    /// It is sent, as far as it fits ([`path`]).
     Encap {
         /// The inner destination MAC to write.
         mac: Option<MacAddr>,
-        /// TOS of the outer packets.
-        tos: u8,
+        /// The headers of the outer packets.
+        outer: Outer,
         /// Where to, each under its header.
         copies: Vec<(SocketAddr, [u8; 8])>,
     },
@@ -91,18 +96,43 @@ impl Naive {
             return Err(DropReason::SourceNotLocal);
         }
         let mark = self.sent_mark(ip.as_ref(), mark);
-        let ecn = match inner.map_or(0, |ip| ip.tos & 3) {
-            3 => 2,
-            ecn => ecn,
-        };
         let copies = to
             .iter()
             .map(|to| (self.socket(to), header(to.vni.unwrap_or(local.vni), mark)));
         Ok(Outgoing::Encap {
             mac,
-            tos: local.outer.tos.fixed().expect("the worlds inherit none") | ecn,
+            outer: self.outer(ip.as_ref(), inner.as_ref()),
             copies: copies.collect(),
         })
+    }
+
+    /// The outer header's fields of a frame that holds `inner`, behind VLAN tags unless it is `untagged` too.
+    fn outer(&self, untagged: Option<&Ip>, inner: Option<&Ip>) -> Outer {
+        let rules = &self.local.outer;
+        let (inner_tos, inner_ttl) = inner.map_or((0, 0), |ip| (ip.tos, ip.ttl));
+        let tos = match rules.tos {
+            OuterField::Fixed(tos) => tos,
+            OuterField::Inherit => inner_tos,
+        };
+        let ecn = match inner_tos & 3 {
+            3 => 2,
+            ecn => ecn,
+        };
+        let ttl = match (rules.ttl, inner_ttl) {
+            (OuterField::Fixed(ttl), _) => ttl,
+            (OuterField::Inherit, 0) => 64,
+            (OuterField::Inherit, ttl) => ttl,
+        };
+        let df = match rules.df {
+            Df::Unset => false,
+            Df::Set => true,
+            Df::Inherit => untagged.is_some_and(|ip| ip.must_be_whole),
+        };
+        Outer {
+            tos: tos & 0xfc | ecn,
+            ttl,
+            df,
+        }
     }
 
     /// A datagram from `source`.
@@ -308,6 +338,9 @@ struct Ip {
     source: IpAddr,
     destination: IpAddr,
     tos: u8,
+    ttl: u8,
+    /// No router cuts it.
+    must_be_whole: bool,
 }
 
 impl Ip {
@@ -323,6 +356,8 @@ impl Ip {
                     source: address(12),
                     destination: address(16),
                     tos: header[1],
+                    ttl: header[8],
+                    must_be_whole: header[6] & 0x40 != 0,
                 }))
             }
             [0x86, 0xdd] => {
@@ -335,6 +370,8 @@ impl Ip {
                     source: address(8),
                     destination: address(24),
                     tos: header[0] << 4 | header[1] >> 4,
+                    ttl: header[7],
+                    must_be_whole: true,
                 }))
             }
             _ => Ok(None),

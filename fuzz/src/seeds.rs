@@ -1,10 +1,12 @@
 //! The seeds: inputs that a fuzzer would not find soon, one for each case worth having. `corpus/` holds what this makes, and a test of
 //! the crate compares the two; with `SILK_VTEP_WRITE_SEEDS=1` that test writes them instead.
 
+mod captures;
 mod core;
 mod kernel;
 mod offload;
 mod packets;
+mod path;
 mod sequences;
 mod texts;
 
@@ -32,7 +34,10 @@ impl Seed {
 pub fn seeds() -> Vec<Seed> {
     let mut seeds = core::decap();
     seeds.extend(core::encap());
+    seeds.extend(path::encap());
+    seeds.extend(path::icmp());
     seeds.extend(core::arp_nd());
+    seeds.extend(captures::capture());
     seeds.extend(offload::segment());
     seeds.extend(offload::coalesce());
     seeds.extend(texts::control_protocol());

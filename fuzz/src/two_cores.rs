@@ -16,7 +16,7 @@ use silk_vtep::vtep::Outer;
 
 use cell::Cell;
 use step::{Fate, Refusal};
-pub use step::{Step, count, kind};
+pub use step::{NARROW, Step, count, kind};
 use traffic::Traffic;
 
 /// Steps of one input.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 
 use silk_vtep::tables::{
-    CounterRegistry, FdbEntry, GroupEntry, Local, MarkSource, Neighbor, OuterField, Route,
+    CounterRegistry, Df, FdbEntry, GroupEntry, Local, MarkSource, Neighbor, OuterField, Route,
     TableSpec, Tables,
 };
 use silk_vtep::wire::{GroupId, MacAddr, Vni};
@@ -31,16 +31,22 @@ pub const NO_FLOOD: u8 = 8;
 pub const TOS: u8 = 16;
 /// The packet brings its mark.
 pub const MARKED: u8 = 32;
-const SETTINGS: u8 = 64;
+/// The outer header's fields are the inner one's.
+pub const INHERIT: u8 = 64;
+/// Outer packets have DF.
+pub const DF: u8 = 128;
+
+/// Peers whose path is narrow, and what it carries.
+const LIMITS: [(&str, u32); 2] = [("10.0.16.15", 600), ("fd10::e", 100)];
 
 /// Who may send: two peers, a stranger, a peer on IPv6.
 pub const SENDERS: [&str; 4] = ["10.0.16.14", "10.0.16.15", "192.0.2.1", "fd10::e"];
 
-static WORLDS: LazyLock<Vec<World>> = LazyLock::new(|| (0..SETTINGS).map(World::new).collect());
+static WORLDS: LazyLock<Vec<World>> = LazyLock::new(|| (0..=u8::MAX).map(World::new).collect());
 
-/// The world of a setting; higher bits than it has say nothing.
+/// The world of a setting.
 pub fn world(setting: u8) -> &'static World {
-    &WORLDS[usize::from(setting % SETTINGS)]
+    &WORLDS[usize::from(setting)]
 }
 
 /// One of [`SENDERS`].
@@ -53,9 +59,14 @@ impl World {
         let naive = Naive {
             local: local(setting),
             spec: spec(setting & NO_FLOOD == 0),
+            limits: LIMITS.map(|(peer, limit)| (ip(peer), limit)).into(),
         };
         let local = Arc::new(naive.local.clone());
         let tables = Tables::compile(local, &naive.spec, &mut CounterRegistry::new(1));
+        for &(peer, limit) in &naive.limits {
+            let peer = tables.peers.lookup(peer).expect("an entry leads there");
+            peer.path_mtu.set_limit(Some(limit));
+        }
         Self { naive, tables }
     }
 }
@@ -73,6 +84,16 @@ fn local(setting: u8) -> Local {
         local.marks = MarkSource::Packet;
     }
     local.outer.tos = OuterField::Fixed(if setting & TOS == 0 { 0 } else { 0x28 });
+    if setting & INHERIT != 0 {
+        local.outer.ttl = OuterField::Inherit;
+        local.outer.df = Df::Inherit;
+        if setting & TOS == 0 {
+            local.outer.tos = OuterField::Inherit;
+        }
+    }
+    if setting & DF != 0 {
+        local.outer.df = Df::Set;
+    }
     local
 }
 

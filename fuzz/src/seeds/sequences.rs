@@ -1,6 +1,6 @@
 //! Sequences for two cores.
 
-use super::super::two_cores::{count, kind};
+use super::super::two_cores::{NARROW, count, kind};
 use super::Seed;
 use super::packets::{OWN, OWN_V4, PEER, PEER_V4, arp_request, solicitation, udp};
 
@@ -90,6 +90,21 @@ fn neighbor_moves() -> Vec<u8> {
     .concat()
 }
 
+/// Outer fields are inherited, DF among them; or DF is set.
+const INHERIT: [u8; 2] = [64, 64];
+const DF: [u8; 2] = [128, 128];
+
+/// The path from A to B carries packets of 60 bytes and 45 for each of `units` but the first; of 0 all.
+fn narrow(units: u8) -> Vec<u8> {
+    refuse(A, NARROW | units << 2 | B)
+}
+
+/// Narrower than most segments, narrower than most packets, wide again.
+fn narrower(kind: u8) -> Vec<u8> {
+    let stream = |units| [narrow(units), send(A, kind, 1, 4, 1000), across(A, B)].concat();
+    [stream(24), stream(8), stream(1), stream(0)].concat()
+}
+
 /// The same frames with a mark in place of their source MAC.
 fn mark(mut send: Vec<u8>, more: u8) -> Vec<u8> {
     send[8] |= count::MARKED | more;
@@ -111,6 +126,13 @@ pub(super) fn two_cores() -> Vec<Seed> {
     let to_b = [&header[..], &udp((OWN, PEER), (OWN_V4, PEER_V4), 2)].concat();
     let arp = arp_request(OWN, "10.255.108.0", "10.255.43.0");
     let detection = solicitation(OWN, "fd00:0:0:6c::", "fd00:0:0:2b::", &[]);
+    let nd_of_peer = solicitation(
+        OWN,
+        "fd00:0:0:6c::",
+        "fd00:0:0:2b::",
+        &[1, 1, 2, 0, 0, 0, 0, 1],
+    );
+    let nd_for_b = [&header[..], &nd_of_peer].concat();
     let arp_for_b = [&header[..], &arp].concat();
     [
         ("udp4", [0, 0], stream(0)),
@@ -244,6 +266,43 @@ pub(super) fn two_cores() -> Vec<Seed> {
         ),
         ("marked-table", [0, 16], marked(0)),
         ("marks-off", [32, 32], stream(0)),
+        ("inherit-tcp4", INHERIT, stream(large)),
+        ("inherit-udp6", INHERIT, stream(kind::V6)),
+        ("narrow-udp4", DF, narrower(kind::FRAGMENTABLE)),
+        ("narrow-udp4-df", INHERIT, narrower(0)),
+        ("narrow-udp6", INHERIT, narrower(kind::V6)),
+        (
+            "narrow-super-tcp4",
+            DF,
+            narrower(large | kind::FRAGMENTABLE),
+        ),
+        ("narrow-super-tcp4-df", INHERIT, narrower(large)),
+        (
+            "narrow-super-udp4",
+            DF,
+            narrower(kind::SUPER | kind::FRAGMENTABLE),
+        ),
+        ("narrow-super-tcp6", DF, narrower(large | kind::V6)),
+        (
+            "narrow-flood",
+            DF,
+            [
+                change(A, 0, 3, 0, 1),
+                change(A, 0, 3, 0, 2),
+                narrower(kind::BROADCAST | kind::FRAGMENTABLE),
+            ]
+            .concat(),
+        ),
+        (
+            "narrow-reply",
+            DF,
+            [
+                refuse(B, NARROW | 1 << 2),
+                datagram(B, 0, 0, &nd_for_b),
+                forward(B),
+            ]
+            .concat(),
+        ),
     ]
     .map(|(name, setting, steps)| {
         let bytes = [&setting[..], &steps].concat();

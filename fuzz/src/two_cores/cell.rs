@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use silk_vtep::control::{Change, Config, Directory, Entry, Origin, PeerSpec};
 use silk_vtep::io::memory::{MemoryCell, WireDatagram};
 use silk_vtep::io::{LaneOptions, MarkTags, OffloadState, Offloads};
-use silk_vtep::tables::MarkSource;
+use silk_vtep::tables::{Df, MarkSource, OuterField, Peer};
 use silk_vtep::vtep::Outer;
 use silk_vtep::wire::{GroupId, MacAddr, Vni};
 
@@ -22,6 +22,8 @@ const NO_GBP: u8 = 4;
 const NO_OFFLOADS: u8 = 8;
 const MARKED: u8 = 16;
 const NO_MARKS: u8 = 32;
+const INHERIT: u8 = 64;
+const DF: u8 = 128;
 
 pub(super) const MTU_BYTES: u32 = 1450;
 
@@ -78,6 +80,8 @@ pub(super) struct Cell {
     arrived: Vec<WireDatagram>,
     host: Host,
     mark_tags: Arc<MarkTags>,
+    /// A host was told that a packet is too big. Of the first the lane's bound says nothing.
+    has_told: bool,
 }
 
 impl Cell {
@@ -92,9 +96,17 @@ impl Cell {
             (0, _) => MarkSource::Off,
             _ => MarkSource::Packet,
         };
+        if setting & INHERIT != 0 {
+            (local.outer.tos, local.outer.ttl) = (OuterField::Inherit, OuterField::Inherit);
+            local.outer.df = Df::Inherit;
+        }
+        if setting & DF != 0 {
+            local.outer.df = Df::Set;
+        }
         let naive = Naive {
             local,
             spec: directory.spec(),
+            limits: Vec::new(),
         };
         let offloads = setting & NO_OFFLOADS == 0;
         let mut options = LaneOptions::with_all_offloads(MTU_BYTES);
@@ -125,6 +137,15 @@ impl Cell {
                 tags,
             },
             mark_tags: options.mark_tags,
+            has_told: false,
+        }
+    }
+
+    /// What the path to a peer carries from now on; without `limit` as much as the device.
+    pub(super) fn narrow(&mut self, peer: u8, limit: Option<u32>) {
+        let tables = self.cell.tables();
+        if let Some(peer) = tables.peers.lookup(underlay(peer.into())) {
+            peer.path_mtu.set_limit(limit);
         }
     }
 
@@ -166,6 +187,7 @@ impl Cell {
     pub(super) fn refuse(&mut self, what: Refusal) {
         match what {
             Refusal::Runs => self.cell.underlay().refuse_runs(),
+            Refusal::Narrow { peer, limit } => self.narrow(peer, limit),
             Refusal::SuperFrames => {
                 self.cell.tap().refuse_super_frames();
                 self.host.refuses = true;
@@ -208,15 +230,22 @@ impl Cell {
 
     /// Forwards everything and checks it; returns what was sent.
     pub(super) fn forward(&mut self) -> Vec<WireDatagram> {
+        // Peers forget what their path carries when no table has them any more.
+        let tables = self.cell.tables();
+        let limit = |peer: &Arc<Peer>| Some((peer.underlay, peer.path_mtu.limit()?));
+        self.naive.limits = tables.peers.iter().filter_map(limit).collect();
+        drop(tables);
         let given = std::mem::take(&mut self.given);
         let mut outgoing = Expectation::new(&self.naive, self.underlay, self.host);
         given.iter().for_each(|packet| outgoing.host_sent(packet));
-        let mut sent = outgoing.check(&mut self.cell, MemoryCell::forward_egress);
+        let must_tell = !self.has_told;
+        self.has_told |= outgoing.may_tell();
+        let mut sent = outgoing.check(&mut self.cell, MemoryCell::forward_egress, must_tell);
 
         let arrived = std::mem::take(&mut self.arrived);
         let mut incoming = Expectation::new(&self.naive, self.underlay, self.host);
         arrived.iter().for_each(|one| incoming.arrived(one));
-        sent.extend(incoming.check(&mut self.cell, MemoryCell::forward_ingress));
+        sent.extend(incoming.check(&mut self.cell, MemoryCell::forward_ingress, false));
         sent
     }
 

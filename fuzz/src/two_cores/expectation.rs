@@ -9,12 +9,11 @@ use silk_vtep::io::SOURCE_PORTS;
 use silk_vtep::io::memory::{MemoryCell, WireDatagram};
 use silk_vtep::offload;
 use silk_vtep::tables::MarkSource;
-use silk_vtep::vtep::Outer;
 use silk_vtep::wire::ethernet::Frame;
 use silk_vtep::wire::vnet::{self, GsoType, VnetHeader};
-use silk_vtep::wire::{Ecn, flow, ip};
+use silk_vtep::wire::{Ecn, flow, icmp, ip};
 
-use super::super::naive::{Incoming, Naive, Outgoing};
+use super::super::naive::{Incoming, Naive, Outgoing, path};
 use super::super::offload::harness::{self, Flow};
 use super::super::repair::{fold, sum};
 use super::cell::MTU_BYTES;
@@ -44,6 +43,8 @@ pub(super) struct Expectation<'a> {
     host: Host,
     sent: Vec<WireDatagram>,
     to_host: Vec<Vec<u8>>,
+    /// Messages of packets that are too big; a bound says how many of them are sent.
+    too_big: Vec<Vec<u8>>,
     totals: Totals,
 }
 
@@ -55,6 +56,7 @@ impl<'a> Expectation<'a> {
             host,
             sent: Vec::new(),
             to_host: Vec::new(),
+            too_big: Vec::new(),
             totals: Totals::default(),
         }
     }
@@ -99,11 +101,18 @@ impl<'a> Expectation<'a> {
         }
     }
 
-    /// Has `cell` do it, and checks that this happened and nothing else; returns what was sent.
+    /// Whether the host may be told that a packet is too big.
+    pub(super) fn may_tell(&self) -> bool {
+        !self.too_big.is_empty()
+    }
+
+    /// Has `cell` do it, and checks that this happened and nothing else; returns what was sent. If the host may be told something, it is
+    /// told something at the least if it `must_tell`.
     pub(super) fn check(
-        self,
+        mut self,
         cell: &mut MemoryCell,
         forward: fn(&mut MemoryCell),
+        must_tell: bool,
     ) -> Vec<WireDatagram> {
         let before = cell.totals();
         forward(cell);
@@ -111,7 +120,17 @@ impl<'a> Expectation<'a> {
         let sent: Vec<_> = std::iter::from_fn(|| cell.underlay().take_sent()).collect();
         assert_eq!(by_hop(&sent), by_hop(&self.sent));
         let packets = std::iter::from_fn(|| cell.tap().host_receives());
-        let frames: Vec<_> = packets.flat_map(|packet| of_host(&packet)).collect();
+        let mut frames: Vec<_> = packets.flat_map(|packet| of_host(&packet)).collect();
+        let may_tell = self.may_tell();
+        let mut has_told = false;
+        // In order, and none twice: there is one for each packet that was dropped.
+        let mut too_big = std::mem::take(&mut self.too_big).into_iter();
+        frames.retain(|frame| {
+            let is_told = is_too_big(frame) && too_big.any(|one| one == *frame);
+            has_told |= is_told;
+            !is_told
+        });
+        assert!(has_told || !may_tell || !must_tell, "nobody was told");
         assert_eq!(by_flow(frames), by_flow(self.to_host));
         sent
     }
@@ -121,9 +140,10 @@ impl<'a> Expectation<'a> {
     }
 
     fn encapsulate(&mut self, frame: &[u8], header: &VnetHeader, outgoing: Outgoing) {
-        let Outgoing::Encap { mac, tos, copies } = outgoing else {
+        let Outgoing::Encap { mac, outer, copies } = outgoing else {
             return;
         };
+        let original = frame;
         let hash = flow::hash(Frame::new_checked(frame).expect("else it had been dropped"));
         let mut frame = frame.to_vec();
         if let Some(mac) = mac {
@@ -137,18 +157,50 @@ impl<'a> Expectation<'a> {
             return self.drop(DropReason::BadVnetHeader);
         };
         let port = FIRST_SOURCE_PORT + (hash as usize % SOURCE_PORTS) as u16;
+        let largest = frames.iter().map(Vec::len).max().unwrap_or(0);
+        let is_only = copies.len() == 1;
         for (destination, header) in copies {
+            let frames = match self.naive.exceeded(&outer, &destination, largest) {
+                None => frames.clone(),
+                Some(limit) if is_only && path::may_be_fragmented(original) => {
+                    self.fragmented(&frames, limit)
+                }
+                Some(limit) => {
+                    let reason = path::reason(original, limit);
+                    self.drop(if is_only { reason } else { DropReason::PathMtu });
+                    if is_only {
+                        self.too_big.extend(too_big(original, limit));
+                    }
+                    continue;
+                }
+            };
             for frame in &frames {
                 self.totals.tx_packets += 1;
                 self.totals.tx_bytes += frame.len() as u64;
                 self.sent.push(WireDatagram {
                     source: (self.underlay, port).into(),
                     destination,
-                    outer: Outer::of_tos(tos),
+                    outer,
                     payload: [&header[..], frame].concat().into(),
                 });
             }
         }
+    }
+
+    /// Those that do not fit in fragments.
+    fn fragmented(&mut self, frames: &[Vec<u8>], limit: u32) -> Vec<Vec<u8>> {
+        let mut fitting = Vec::new();
+        for frame in frames {
+            if frame.len() <= 14 + limit as usize {
+                fitting.push(frame.clone());
+                continue;
+            }
+            match path::fragments(frame, limit) {
+                Some(fragments) => fitting.extend(fragments),
+                None => self.drop(DropReason::PathMtu),
+            }
+        }
+        fitting
     }
 
     /// An answer of ours goes out as if the host had sent it.
@@ -156,6 +208,12 @@ impl<'a> Expectation<'a> {
         match self.naive.outgoing(reply, 0) {
             Err(reason) => self.drop(reason),
             Ok(Outgoing::Reply(_)) => self.drop(DropReason::NoFdbEntry),
+            Ok(Outgoing::Encap { outer, copies, .. })
+                if copies.len() == 1
+                    && (self.naive.exceeded(&outer, &copies[0].0, reply.len())).is_some() =>
+            {
+                self.drop(DropReason::PathMtu);
+            }
             Ok(outgoing) => {
                 self.totals.replies += 1;
                 self.encapsulate(reply, &VnetHeader::default(), outgoing);
@@ -201,6 +259,22 @@ impl<'a> Expectation<'a> {
         self.totals.rx_packets += 1;
         self.totals.rx_bytes += inner.len() as u64;
         self.to_host.extend(finished(&header, frame));
+    }
+}
+
+/// What the sender of a frame is told; the target `icmp` holds the codec against etherparse.
+fn too_big(frame: &[u8], limit: u32) -> Option<Vec<u8>> {
+    let mut room = [0; icmp::TOO_BIG_LEN_MAX];
+    let frame = Frame::new_checked(frame)?;
+    icmp::write_too_big(frame, limit, &mut room).map(<[u8]>::to_vec)
+}
+
+/// Whether it may be such a message.
+fn is_too_big(frame: &[u8]) -> bool {
+    match frame[12..14] {
+        [0x08, 0x00] => frame[23] == 1,
+        [0x86, 0xdd] => frame[20] == 58 && frame[54] == 2,
+        _ => false,
     }
 }
 

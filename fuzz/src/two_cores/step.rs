@@ -173,7 +173,17 @@ pub enum Refusal {
     Joins,
     /// The programs that carry marks across its TAP are gone, or back.
     MarkTags,
+    /// The path to a peer carries packets of so many bytes inside; `None`: as large as the device takes.
+    Narrow {
+        /// Which.
+        peer: u8,
+        /// How many.
+        limit: Option<u32>,
+    },
 }
+
+/// Set in the `what` of [`Step::Refuse`] that is [`Refusal::Narrow`].
+pub const NARROW: u8 = 0x80;
 
 /// Bits of the `how` of [`Step::HostBytes`].
 const REPAIRED: u8 = 1;
@@ -207,14 +217,30 @@ impl<'a> Arbitrary<'a> for Step<'a> {
             },
             _ => Self::Refuse {
                 at: byte(bytes)?,
-                what: match byte(bytes)? % 4 {
-                    0 => Refusal::Runs,
-                    1 => Refusal::SuperFrames,
-                    2 => Refusal::Joins,
-                    _ => Refusal::MarkTags,
-                },
+                what: Refusal::of(byte(bytes)?),
             },
         })
+    }
+}
+
+impl Refusal {
+    /// Narrow paths carry from 60 bytes, less than an answer to a neighbour solicitation has, to nearly all that the device takes.
+    fn of(what: u8) -> Self {
+        match what {
+            what if what & NARROW != 0 => Self::Narrow {
+                peer: what & 3,
+                limit: match what >> 2 & 0x1f {
+                    0 => None,
+                    units => Some(60 + (u32::from(units) - 1) * 45),
+                },
+            },
+            what => match what & 3 {
+                0 => Self::Runs,
+                1 => Self::SuperFrames,
+                2 => Self::Joins,
+                _ => Self::MarkTags,
+            },
+        }
     }
 }
 

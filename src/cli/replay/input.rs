@@ -16,7 +16,7 @@ use pcap_file::pcapng::{Block, PcapNgParseError, PcapNgParser};
 
 use crate::cli::lab::interrupt::Interrupt;
 use crate::error::{SetupError, errno};
-use crate::host::Link;
+use crate::host::{Captured, Link};
 
 /// The buffer at first; it grows for records that need it.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -47,6 +47,17 @@ pub(super) struct Packet<'a> {
     pub(super) bytes: &'a [u8],
 }
 
+impl<'a> Packet<'a> {
+    /// As the host takes it.
+    pub(super) fn captured(&self) -> Captured<'a> {
+        Captured {
+            link: self.link,
+            bytes: self.bytes,
+            snapped: self.snapped,
+        }
+    }
+}
+
 impl Capture {
     /// Opens `path`, of which `-` is standard input. `reads`: the links that whoever asks can read.
     pub(super) fn open(
@@ -74,6 +85,12 @@ impl Capture {
             (Box::new(Stream { file, interrupt }), None)
         };
         Self::begin(name, Buffer::new(reader, len), reads, interrupt)
+    }
+
+    /// What `reader` gives, of whatever links.
+    pub(super) fn of(reader: Box<dyn Read>) -> Result<Self, SetupError> {
+        let buffer = Buffer::new(reader, None);
+        Self::begin("bytes".to_owned(), buffer, |_| true, &Interrupt::default())
     }
 
     fn begin(

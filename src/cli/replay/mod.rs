@@ -16,7 +16,7 @@ mod output;
 mod progress;
 mod report;
 
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,6 +86,21 @@ pub fn run(args: &ReplayArgs, global: &Global, out: &mut impl Write) -> Result<(
             Err(early.mend(mend).into())
         }
     }
+}
+
+/// Hands every packet of a capture to `visit`, in order: the reading that `replay` does, alone.
+///
+/// # Errors
+/// It is no capture, or damaged; what stands before the damage was visited.
+pub fn each_packet(
+    reader: Box<dyn Read>,
+    mut visit: impl FnMut(Captured<'_>),
+) -> Result<(), SetupError> {
+    let mut capture = Capture::of(reader)?;
+    while let Some(packet) = capture.next()? {
+        visit(packet.captured());
+    }
+    Ok(())
 }
 
 /// Bytes of lines that are printed at once.
@@ -201,12 +216,7 @@ impl<W: Write> Replay<'_, W> {
                 self.report.put(line)?;
             }
             Side::Underlay(host) => {
-                let captured = Captured {
-                    link: packet.link,
-                    bytes: packet.bytes,
-                    snapped: packet.snapped,
-                };
-                match host.receive(captured) {
+                match host.receive(packet.captured()) {
                     Outcome::Datagram(datagram) => {
                         let line = self.judge.datagram(n, &datagram, &mut self.written)?;
                         self.report.put(line)?;
