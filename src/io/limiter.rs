@@ -31,17 +31,25 @@ impl Default for Limiter {
 }
 
 impl Limiter {
-    /// Whether `listener` may be told something now.
-    pub(super) fn allow(&mut self, listener: IpAddr, now: Instant) -> bool {
+    /// Whether `listener` may be told something now. Once it was, [`count`](Self::count) says so.
+    pub(super) fn allows(&self, listener: IpAddr, now: Instant) -> bool {
+        self.due(listener, now) <= now + INTERVAL * (BURST - 1)
+    }
+
+    /// `listener` was told something.
+    pub(super) fn count(&mut self, listener: IpAddr, now: Instant) {
+        let next = self.due(listener, now) + INTERVAL;
+        let class = self.class(listener);
+        self.due[class] = Some(next);
+    }
+
+    fn due(&self, listener: IpAddr, now: Instant) -> Instant {
+        self.due[self.class(listener)].map_or(now, |due| due.max(now))
+    }
+
+    fn class(&self, listener: IpAddr) -> usize {
         // What is cut off is as random as the rest.
-        let class = self.keys.hash_one(listener) as usize % SLOTS;
-        let slot = &mut self.due[class];
-        let due = slot.map_or(now, |due| due.max(now));
-        let is_allowed = due <= now + INTERVAL * (BURST - 1);
-        if is_allowed {
-            *slot = Some(due + INTERVAL);
-        }
-        is_allowed
+        self.keys.hash_one(listener) as usize % SLOTS
     }
 }
 
@@ -54,10 +62,19 @@ mod tests {
 
     const LISTENER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 255, 108, 184));
 
+    /// Tells it something if it may be told.
+    fn tell(limiter: &mut Limiter, listener: IpAddr, now: Instant) -> bool {
+        let is_allowed = limiter.allows(listener, now);
+        if is_allowed {
+            limiter.count(listener, now);
+        }
+        is_allowed
+    }
+
     #[test]
     fn a_burst_is_let_through_and_then_one_each_interval() {
         let (mut limiter, start) = (Limiter::default(), Instant::now());
-        let mut allowed = |at: Duration| limiter.allow(LISTENER, start + at);
+        let mut allowed = |at: Duration| tell(&mut limiter, LISTENER, start + at);
         assert!((0..BURST).all(|_| allowed(Duration::ZERO)));
         assert!(!allowed(Duration::ZERO));
         assert!(!allowed(INTERVAL - Duration::from_millis(1)));
@@ -70,9 +87,11 @@ mod tests {
     #[test]
     fn who_is_told_too_much_silences_next_to_nobody() {
         let (mut limiter, now) = (Limiter::default(), Instant::now());
-        while limiter.allow(LISTENER, now) {}
+        while tell(&mut limiter, LISTENER, now) {}
         let others = (0..64).map(|last| IpAddr::from([10, 255, 43, last]));
-        let silenced = others.filter(|&other| !limiter.allow(other, now)).count();
+        let silenced = others
+            .filter(|&other| !tell(&mut limiter, other, now))
+            .count();
         // That five of them share its class is less likely than one in a hundred million.
         assert!(silenced < 5, "{silenced}");
     }
@@ -85,7 +104,7 @@ mod tests {
             let mut said = Vec::new();
             for step in steps {
                 now += Duration::from_millis(step);
-                if limiter.allow(LISTENER, now) {
+                if tell(&mut limiter, LISTENER, now) {
                     said.push(now);
                 }
             }

@@ -112,6 +112,24 @@ fn what_nobody_can_be_told_of_is_counted_as_that() {
 }
 
 #[test]
+fn what_its_sender_is_not_told_of_uses_up_nothing() {
+    let (mut a, b) = cells();
+    let error = {
+        let mut frame = with_df(udp_frame(&a, &b, 5000, 0, &[3; 1000]));
+        // ICMP: destination unreachable.
+        (frame[23], frame[34]) = (1, 3);
+        frame
+    };
+    for _ in 0..40 {
+        a.lanes[0].tap().host_sends(&error);
+    }
+    let frame = with_df(udp_frame(&a, &b, 5000, 0, &[7; 1000]));
+    a.lanes[0].tap().host_sends(&frame);
+    a.lanes[0].egress_batch().expect("memory does not fail");
+    assert_eq!(told(&mut a), [600]);
+}
+
+#[test]
 fn one_sender_does_not_silence_the_others_whatever_flows_it_has() {
     let (mut a, b) = cells();
     let from = |container: u8, port: u16| {

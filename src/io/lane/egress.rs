@@ -238,10 +238,12 @@ impl<'t, U: Underlay> Batch<'_, 't, U> {
         let Some(listener) = too_big.listener(frame) else {
             return;
         };
-        if !self.told.limiter.allow(listener, Instant::now()) {
+        let now = Instant::now();
+        if !self.told.limiter.allows(listener, now) {
             return;
         }
         if let Some(message) = too_big.message(frame, &mut self.told.message) {
+            self.told.limiter.count(listener, now);
             let header = [0; vnet::HEADER_LEN];
             // What the TAP does not take is said again: the packet comes again.
             let _ = tap.send(&[IoSlice::new(&header), IoSlice::new(message)]);
