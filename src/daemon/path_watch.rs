@@ -199,11 +199,12 @@ impl Watch {
             let sent = peer.counters.tx_packets();
             let is_active = self.sent.insert(peer.underlay, sent) != Some(sent);
             let was_refused = peer.path_mtu.take_refused();
-            if !self.paths.is_known(peer.underlay) {
-                // It was another's of that address, kept while a snapshot from before was held.
+            let is_narrow = self.paths.is_narrow(peer.underlay);
+            if !is_narrow {
+                // One may be left of a peer that was deleted and is back, while a snapshot from before is held.
                 peer.path_mtu.set_limit(None);
             }
-            if !is_active && !was_refused && !self.paths.is_known(peer.underlay) {
+            if !is_active && !was_refused && !is_narrow {
                 continue;
             }
             looks += 1;

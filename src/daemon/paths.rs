@@ -1,8 +1,8 @@
 //! What is known of the paths to the peers, and when one of them is worth a probe. Reads no clock.
 //!
 //! A claim that no probe confirms is doubted: for a pause, nothing that is claimed of the path is looked into. Whoever forges claims
-//! therefore has a round of probes every [`DOUBT_MAX`] and no more, whatever he varies; a path that becomes narrow meanwhile is found out
-//! when the pause ends.
+//! therefore has no more than a round of probes every [`DOUBT_MAX`], or every [`DOUBT_MIN`] of a peer that is not heard, whatever he
+//! varies; a path that becomes narrow meanwhile is found out when the pause ends.
 //!
 //! The silence of a peer that is not heard proves nothing: in an outage nobody answers. It makes a narrow path wide all the same, for a path
 //! that nobody speaks on, or only we do, would else stay narrow for good; but what is claimed of it is looked into again after
@@ -85,9 +85,9 @@ impl Paths {
         self.known.retain(|&peer, _| is_peer(peer));
     }
 
-    /// Whether there is something to be looked after even if nothing is sent to `peer`.
-    pub(super) fn is_known(&self, peer: IpAddr) -> bool {
-        self.known.contains_key(&peer)
+    /// Whether the path to `peer` is, and so is to be looked after even if nothing is sent there: it may have become wide.
+    pub(super) fn is_narrow(&self, peer: IpAddr) -> bool {
+        matches!(self.known.get(&peer), Some(Known::Narrow { .. }))
     }
 
     /// Every path that is narrow, and what it carries.
@@ -326,7 +326,7 @@ mod tests {
         assert_eq!(paths.narrow().count(), 0);
         // The kernel goes on believing for some minutes.
         assert!(!paths.wants_probe(PEER, Some(1400), again));
-        assert!(paths.is_known(PEER));
+        assert!(!paths.is_narrow(PEER));
     }
 
     #[test]
@@ -364,6 +364,6 @@ mod tests {
         let (mut paths, now) = (Paths::new(FULL), Instant::now());
         paths.settle(PEER, Some(1400), Answer::Carries(1400), now);
         paths.retain(|peer| peer != PEER);
-        assert!(!paths.is_known(PEER));
+        assert!(!paths.is_narrow(PEER));
     }
 }
