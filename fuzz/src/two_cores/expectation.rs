@@ -273,7 +273,7 @@ fn too_big(frame: &[u8], limit: u32) -> Option<Vec<u8>> {
 fn is_too_big(frame: &[u8]) -> bool {
     match frame[12..14] {
         [0x08, 0x00] => frame[23] == 1,
-        [0x86, 0xdd] => frame[20] == 58 && frame[54] == 2,
+        [0x86, 0xdd] => frame[20] == 58 && frame.get(54) == Some(&2),
         _ => false,
     }
 }
