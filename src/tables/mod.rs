@@ -5,6 +5,7 @@
 
 mod address;
 mod address_map;
+mod container;
 mod fdb;
 #[cfg(test)]
 mod fixtures;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use path::Paths;
 
 pub use address::Address;
+pub use container::ContainerTable;
 pub use fdb::{Destination, Fdb, FdbEntry};
 pub use group::{GroupEntry, GroupTable};
 pub use local::{Local, MarkSource};
@@ -55,6 +57,8 @@ pub struct Tables {
     pub groups: Arc<GroupTable>,
     /// Underlay address to the VTEP that speaks from it.
     pub peers: Arc<PeerTable>,
+    /// Which addresses of our subnets are registered containers'.
+    pub containers: Arc<ContainerTable>,
     /// `routes`, `neighbors` and `fdb` joined: made anew whenever one of them is.
     paths: Arc<Paths>,
 }
@@ -163,6 +167,15 @@ impl Tables {
         next
     }
 
+    /// The snapshot after this one, with other containers registered and all else shared with this one.
+    #[must_use]
+    pub fn with_containers(&self, containers: ContainerTable) -> Self {
+        Self {
+            containers: Arc::new(containers),
+            ..self.clone()
+        }
+    }
+
     fn empty(local: Arc<Local>) -> Self {
         Self {
             local,
@@ -171,6 +184,7 @@ impl Tables {
             fdb: Arc::default(),
             groups: Arc::default(),
             peers: Arc::default(),
+            containers: Arc::default(),
             paths: Arc::default(),
         }
     }
@@ -268,6 +282,19 @@ mod tests {
         let next = tables.update(&spec, groups, registry);
         assert_eq!(next.groups.lookup(source), None);
         assert!(tables.groups.lookup(source).is_some());
+    }
+
+    #[test]
+    fn containers_change_alone_and_outlive_an_update() {
+        let spec = fixtures::spec();
+        let registry = &mut CounterRegistry::new(1);
+        let before = Tables::compile(Arc::new(fixtures::local()), &spec, registry);
+        let address: std::net::IpAddr = "10.255.108.2".parse().unwrap();
+        let with = before.with_containers([address].into_iter().collect());
+        assert_eq!(shared(&before, &with), [true; 6]);
+        assert!(with.containers.contains(address) && !before.containers.contains(address));
+        let after = with.update(&spec, Changed::ALL, registry);
+        assert!(after.containers.contains(address));
     }
 
     #[test]
