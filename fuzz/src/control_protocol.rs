@@ -6,12 +6,16 @@ use std::sync::{Arc, LazyLock};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use silk_vtep::cli::words;
+use silk_vtep::control::container::{Added, ContainerRequest, ContainerRow, Removed};
 use silk_vtep::control::link::MarksFact;
-use silk_vtep::control::protocol::{Applied, Failure, Reloaded, Reply, Request, Response, Show};
+use silk_vtep::control::protocol::{
+    Applied, Failure, Network, Reloaded, Reply, Request, Response, Show,
+};
 use silk_vtep::control::rows::{FdbRow, GroupRow, LinkRow, NeighRow, PeerRow, RouteRow};
 use silk_vtep::control::stats::Stats;
-use silk_vtep::control::{Change, Config, Control, Entry, LinkFacts, Options};
+use silk_vtep::control::{Change, Config, ContainerOptions, Control, Entry, LinkFacts, Options};
 use silk_vtep::counters::Counters;
+use silk_vtep::netlink::{HostLink, Traffic};
 use silk_vtep::tables::MarkSource;
 use silk_vtep::wire::MacAddr;
 
@@ -62,8 +66,31 @@ fn control() -> Control {
         state: None,
         link: Box::new(|| Ok(facts())),
         marks: MarkSource::Table,
+        containers: ContainerOptions {
+            mtu_bytes: 1410,
+            gso_max_segs: Some(45),
+            state: None,
+            links: Box::new(|name| Ok(host_links(name))),
+            datastore: None,
+        },
     };
     Control::new(&PARSED, options).0
+}
+
+/// Two containers' links; one of them is known from the start.
+fn host_links(name: Option<&str>) -> Vec<HostLink> {
+    let link = |last: u8, peers| HostLink {
+        index: last.into(),
+        name: format!("s-010255108{last:03}"),
+        mtu_bytes: 1410,
+        peers,
+        traffic: Traffic::default(),
+    };
+    let links = [link(2, vec![[10, 255, 108, 2].into()]), link(3, vec![])];
+    let wanted = links
+        .into_iter()
+        .filter(|link| name.is_none_or(|name| name == link.name));
+    wanted.collect()
 }
 
 fn facts() -> LinkFacts {
@@ -95,7 +122,12 @@ fn answer(control: &Control, request: &Request) {
     match control.answer(request) {
         Ok(reply) => {
             check_reply(&reply);
-            if !matches!(request, Request::Change(_)) {
+            let changes = match request {
+                Request::Change(_) => true,
+                Request::Container(request) => !matches!(request, ContainerRequest::List),
+                _ => false,
+            };
+            if !changes {
                 assert_eq!(shown(control), before, "only changes change");
             }
         }
@@ -112,15 +144,20 @@ fn answer(control: &Control, request: &Request) {
 }
 
 /// All rows, as JSON.
-fn shown(control: &Control) -> [String; 5] {
-    [
+fn shown(control: &Control) -> Vec<String> {
+    let tables = [
         Show::Route(None),
         Show::Neigh(None),
         Show::Fdb(None),
         Show::Peer(None),
         Show::Group(None),
-    ]
-    .map(|show| serde_json::to_string(&control.show(&show)).expect("rows"))
+    ];
+    let tables = tables.map(|show| serde_json::to_string(&control.show(&show)).expect("rows"));
+    let containers = control.containers().expect("the links are always told");
+    let known = control.tables().load().containers.len();
+    assert_eq!(known, containers.len(), "the packet path knows the same");
+    let containers = serde_json::to_string(&containers).expect("rows");
+    tables.into_iter().chain([containers]).collect()
 }
 
 /// The client's side of each reply reads what was written.
@@ -137,6 +174,10 @@ fn check_reply(reply: &Reply) {
         Reply::Stats(stats) => read::<Stats>(&json) == **stats,
         Reply::Applied(applied) => read::<Applied>(&json) == *applied,
         Reply::Reloaded(reloaded) => read::<Reloaded>(&json) == *reloaded,
+        Reply::Network(network) => read::<Network>(&json) == *network,
+        Reply::Added(added) => read::<Added>(&json) == *added,
+        Reply::Removed(removed) => read::<Removed>(&json) == *removed,
+        Reply::Containers(rows) => read::<Vec<ContainerRow>>(&json) == *rows,
     };
     assert!(ok, "{json}");
 }
@@ -153,6 +194,8 @@ fn responses(line: &[u8]) {
     response::<LinkRow>(line);
     response::<Stats>(line);
     response::<Applied>(line);
+    response::<Network>(line);
+    response::<Vec<ContainerRow>>(line);
 }
 
 fn response<T: PartialEq + std::fmt::Debug + Serialize + for<'de> Deserialize<'de>>(line: &[u8]) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::args::{self, Global, TableCommand};
 use super::words::{self, Premises, Sentence, Table};
@@ -115,6 +116,10 @@ fn ask(request: &Request, asker: &mut Asker, out: &mut dyn Write) -> Result<(), 
         }
         Request::Stats => asker.print(request, out, |answer| print::stats(answer, false, None)),
         Request::Reload => reload(asker, out),
+        // No table's words ask for these.
+        Request::Network | Request::Container(_) => {
+            asker.print(request, out, |answer: &Value| format!("{answer}\n"))
+        }
     }
 }
 

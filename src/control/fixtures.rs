@@ -4,8 +4,12 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Config, Control, Entry, LinkFacts, MarksFact, Options, PeerSpec, StateFile};
+use super::{
+    Config, ContainerOptions, Control, Entry, HostLinkSource, LinkFacts, MarksFact, Options,
+    PeerSpec, StateFile,
+};
 use crate::counters::Counters;
+use crate::netlink::{HostLink, Traffic};
 use crate::wire::{GroupId, MacAddr};
 
 pub(crate) const CONFIG: &str = r#"
@@ -43,9 +47,35 @@ pub(crate) fn control_of(text: &str, directory: &Path) -> (Arc<Control>, Vec<Str
         state: Some(StateFile::new(directory.join("live.json"))),
         link: Box::new(|| Ok(facts())),
         marks: config(text).marks(),
+        containers: ContainerOptions {
+            mtu_bytes: 1410,
+            gso_max_segs: Some(45),
+            state: Some(StateFile::of_containers(directory.join("containers.json"))),
+            links: host_links(),
+            datastore: None,
+        },
     };
     let (control, warnings) = Control::new(&config(text), options);
     (Arc::new(control), warnings)
+}
+
+/// A kernel with the links of two containers, 10.255.108.2 and .3, which it made as numbers 2 and 3.
+fn host_links() -> HostLinkSource {
+    let links = [2, 3].map(|last: u8| HostLink {
+        name: format!("s-010255108{last:03}"),
+        index: last.into(),
+        peers: vec![[10, 255, 108, last].into()],
+        mtu_bytes: 1410,
+        traffic: Traffic {
+            rx_packets: u64::from(last) * 10,
+            ..Traffic::default()
+        },
+    });
+    Box::new(move |name| {
+        let all = links.iter();
+        let wanted = all.filter(|link| name.is_none_or(|name| name == link.name));
+        Ok(wanted.cloned().collect())
+    })
 }
 
 pub(crate) fn facts() -> LinkFacts {

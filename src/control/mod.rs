@@ -7,6 +7,9 @@
 pub mod change;
 pub mod client;
 pub mod config;
+pub mod container;
+pub mod containers;
+pub mod datastore;
 pub mod directory;
 pub mod entry;
 #[cfg(test)]
@@ -24,11 +27,13 @@ pub mod stats;
 pub use change::{Change, ChangeError, Holder, Owner, Refusal};
 pub use client::Client;
 pub use config::Config;
+pub use container::{HostLinkSource, LocalContainer};
+pub use containers::Containers;
 pub use directory::Directory;
 pub use entry::{Entry, Key, Origin, PeerSpec};
 pub use link::{LinkFacts, LinkSource, MarksFact};
 pub use server::Server;
-pub use service::{Control, Options};
+pub use service::{ContainerOptions, Control, Options};
 pub use state::StateFile;
 
 use std::path::PathBuf;

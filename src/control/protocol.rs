@@ -8,6 +8,14 @@
 //! <- {"error":{"message":"no group 10.255.108.184","change":1}}
 //!                                               beside `add` and `del`: `replace`, and `del-exact` of a whole entry
 //! -> {"route-get":"10.255.43.6"}, "link", "stats", "reload"
+//! -> "network"                                  what a container is wired with
+//! <- {"ok":{"overlay_subnet":"10.255.108.0/24","mtu":1410,"gso_max_segs":45}}
+//! -> {"container":{"add":{"id":"4f1c","ifname":"eth0","address":"10.255.108.184","netns":"/var/run/netns/web",
+//!                         "host_link":"s-010255108184"}}}
+//! <- {"ok":{}}
+//! -> {"container":{"del":{"id":"4f1c","ifname":"eth0"}}}, {"container":{"del":{"address":"10.255.108.184"}}}
+//! <- {"ok":{"removed":true}}
+//! -> {"container":"list"}                       its rows
 //! ```
 
 use std::fmt;
@@ -16,6 +24,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::container::{Added, ContainerRequest, ContainerRow, Removed};
 use super::rows::{FdbRow, GroupRow, LinkRow, NeighRow, PeerRow, RouteRow};
 use super::stats::Stats;
 use super::{Change, ChangeError, Entry};
@@ -40,6 +49,10 @@ pub enum Request {
     Stats,
     /// Reads the configuration file again: [`Reloaded`].
     Reload,
+    /// What a container is wired with: [`Network`].
+    Network,
+    /// The registry of this cell's containers.
+    Container(ContainerRequest),
 }
 
 /// A table, and the key of the entries wanted; without one, all.
@@ -101,6 +114,17 @@ pub struct Reloaded {
     pub warnings: Vec<String>,
 }
 
+/// What a container of this cell is wired with. The first two are what Silk's own CNI plugin asks a daemon for, by HTTP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// The subnet that containers get their addresses of, host bits zero. A /32 is the VTEP's own address: no container has room in it.
+    pub overlay_subnet: IpNet,
+    /// The device's MTU in bytes, and each container's.
+    pub mtu: u32,
+    /// Segments of the largest super-frame that one send carries; `None`: as many as the kernel likes.
+    pub gso_max_segs: Option<u32>,
+}
+
 /// What [`Response::Ok`] holds on the side that answers; on the wire the value alone, since who asked knows what to expect.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
@@ -125,6 +149,14 @@ pub enum Reply {
     Applied(Applied),
     /// Of [`Request::Reload`].
     Reloaded(Reloaded),
+    /// Of [`Request::Network`].
+    Network(Network),
+    /// Of [`ContainerRequest::Add`].
+    Added(Added),
+    /// Of [`ContainerRequest::Del`].
+    Removed(Removed),
+    /// Of [`ContainerRequest::List`].
+    Containers(Vec<ContainerRow>),
 }
 
 impl Show {
@@ -182,6 +214,7 @@ impl<T> From<Response<T>> for Result<T, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::container::{ContainerKey, LocalContainer};
     use super::*;
 
     fn assert_same(json: &str, request: &Request) {
@@ -210,6 +243,66 @@ mod tests {
         let request: Request = serde_json::from_str(json).expect(json);
         assert!(matches!(&request, Request::Change(changes) if changes.len() == 3));
         assert_same(json, &request);
+    }
+
+    #[test]
+    fn requests_about_containers_are_the_documented_lines() {
+        let container = LocalContainer {
+            id: Some("4f1c".to_owned()),
+            ifname: Some("eth0".to_owned()),
+            address: [10, 255, 108, 184].into(),
+            netns: Some("/var/run/netns/web".to_owned()),
+            host_link: "s-010255108184".to_owned(),
+        };
+        let attachment = ContainerKey::Attachment {
+            id: "4f1c".to_owned(),
+            ifname: "eth0".to_owned(),
+        };
+        let address = ContainerKey::Address {
+            address: container.address,
+        };
+        assert_same(
+            r#"{"container":{"add":{"id":"4f1c","ifname":"eth0","address":"10.255.108.184","netns":"/var/run/netns/web","host_link":"s-010255108184"}}}"#,
+            &Request::Container(ContainerRequest::Add(container)),
+        );
+        assert_same(
+            r#"{"container":{"del":{"id":"4f1c","ifname":"eth0"}}}"#,
+            &Request::Container(ContainerRequest::Del(attachment)),
+        );
+        assert_same(
+            r#"{"container":{"del":{"address":"10.255.108.184"}}}"#,
+            &Request::Container(ContainerRequest::Del(address)),
+        );
+        assert_same(
+            r#"{"container":"list"}"#,
+            &Request::Container(ContainerRequest::List),
+        );
+        assert_same(r#""network""#, &Request::Network);
+    }
+
+    #[test]
+    fn answers_about_containers_are_the_documented_lines() {
+        let network = Network {
+            overlay_subnet: "10.255.108.0/24".parse().expect("a prefix"),
+            mtu: 1410,
+            gso_max_segs: None,
+        };
+        let removed = Removed {
+            removed: true,
+            ..Removed::default()
+        };
+        for (reply, json) in [
+            (
+                Reply::Network(network),
+                r#"{"ok":{"overlay_subnet":"10.255.108.0/24","mtu":1410,"gso_max_segs":null}}"#,
+            ),
+            (Reply::Added(Added::default()), r#"{"ok":{}}"#),
+            (Reply::Removed(removed), r#"{"ok":{"removed":true}}"#),
+            (Reply::Containers(vec![]), r#"{"ok":[]}"#),
+        ] {
+            let line = serde_json::to_string(&Response::Ok(reply)).expect("no map keys");
+            assert_eq!(line, json);
+        }
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! [`Control`]: the directory, and what each change to it sets in motion. The socket server, SIGHUP and the poller of a controller call
 //! the same methods.
 
+mod containers;
+
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +14,7 @@ use super::config::{self, VtepConfig};
 use super::protocol::{Applied, Failure, Reloaded, Reply, Request, Show};
 use super::rows::{FdbRow, GroupRow, LinkRow, NeighRow, PeerRow, RouteRow};
 use super::stats::{PeerStats, Stats, per_lane};
-use super::{Change, Config, Directory, Entry, Key, LinkSource, Origin, StateFile};
+use super::{Change, Config, Containers, Directory, Entry, Key, LinkSource, Origin, StateFile};
 use crate::counters::Counters;
 use crate::tables::{Changed, CounterRegistry, Local, MarkSource, Peer, Tables};
 
@@ -36,12 +38,17 @@ pub struct Options {
     pub link: LinkSource,
     /// Where marks come from: as the configuration wants it, or as the host can.
     pub marks: MarkSource,
+    /// What this cell's containers are wired with, and found again by.
+    pub containers: ContainerOptions,
 }
+
+pub use containers::ContainerOptions;
 
 /// What one request at a time may change.
 struct Master {
     directory: Directory,
     registry: CounterRegistry,
+    containers: Containers,
 }
 
 impl Control {
@@ -63,20 +70,23 @@ impl Control {
         let has_groups = directory.iter().any(|held| is_group(&held.entry));
         let unused = has_groups.then(|| unused_groups(options.marks, config.vtep.gbp));
         let unused = unused.flatten();
+        let (containers, forgotten) = options.containers.restore(&config.vtep);
         let warnings = damage.into_iter().chain(stale).chain(collisions);
-        let warnings = warnings.chain(unused).collect();
+        let warnings = warnings.chain(unused).chain(forgotten).collect();
 
         let mut registry = CounterRegistry::new(options.counters.lanes());
         let local = Local {
             marks: options.marks,
             ..config.local()
         };
-        let tables = Tables::compile(Arc::new(local), &directory.spec(), &mut registry);
+        let tables = Tables::compile(Arc::new(local), &directory.spec(), &mut registry)
+            .with_containers(containers.table());
         let control = Self {
             vtep: config.vtep.clone(),
             master: Mutex::new(Master {
                 directory,
                 registry,
+                containers,
             }),
             tables: Arc::new(ArcSwap::from_pointee(tables)),
             options,
@@ -108,6 +118,8 @@ impl Control {
             Request::Link => Reply::Link(Box::new(self.link()?)),
             Request::Stats => Reply::Stats(Box::new(self.stats())),
             Request::Reload => Reply::Reloaded(self.reload()?),
+            Request::Network => Reply::Network(self.network()?),
+            Request::Container(request) => self.container(request)?,
         })
     }
 

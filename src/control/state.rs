@@ -1,21 +1,29 @@
-//! Live entries on disk: a restart finds what was added over the socket.
+//! What a restart finds again, on disk: the live entries, which were added over the socket, and this cell's containers.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::marker::PhantomData;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::Entry;
+use super::containers::Registered;
 use crate::error::{SetupError, errno};
 
 const VERSION: u32 = 1;
 
-/// The file. It is replaced whole, so that a reader finds the old entries or the new, never half.
+/// A file of `T`s. It is replaced whole, so that a reader finds the old ones or the new, never half.
 #[derive(Clone, Debug)]
-pub struct StateFile {
+pub struct StateFile<T = Entry> {
     path: PathBuf,
+    /// What `T`s are called, for errors.
+    noun: &'static str,
+    /// Whether it must be there after a crash of the host.
+    outlives_host: bool,
+    holds: PhantomData<fn(T) -> T>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -26,14 +34,34 @@ struct Contents<E> {
 }
 
 impl StateFile {
-    /// The file at `path`, which need not exist.
+    /// The file of live entries at `path`, which need not exist.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into() }
+        Self {
+            path: path.into(),
+            noun: "live entries",
+            outlives_host: true,
+            holds: PhantomData,
+        }
     }
+}
 
-    /// The entries last saved. What cannot be read is a warning, never the end: the file is set aside as `.corrupt`, so that no save
+impl StateFile<Registered> {
+    /// The file of containers at `path`, which need not exist. It is not waited for until it is on the disk, which would take most of the
+    /// time in which a container is wired: containers end with the host, whatever it ends by.
+    pub fn of_containers(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            noun: "containers",
+            outlives_host: false,
+            holds: PhantomData,
+        }
+    }
+}
+
+impl<T: Serialize + DeserializeOwned> StateFile<T> {
+    /// What was last saved. What cannot be read is a warning, never the end: the file is set aside as `.corrupt`, so that no save
     /// replaces it.
-    pub fn load(&self) -> (Vec<Entry>, Option<String>) {
+    pub fn load(&self) -> (Vec<T>, Option<String>) {
         let bytes = match fs::read(&self.path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return (Vec::new(), None),
@@ -45,11 +73,11 @@ impl StateFile {
         }
     }
 
-    /// Replaces the entries, on disk when it returns.
+    /// Replaces what is in it. Live entries are on the disk when it returns.
     ///
     /// # Errors
     /// The first step that failed; the old file is as it was.
-    pub fn save(&self, entries: &[&Entry]) -> Result<(), SetupError> {
+    pub fn save(&self, entries: &[&T]) -> Result<(), SetupError> {
         let contents = Contents {
             version: VERSION,
             entries,
@@ -75,18 +103,29 @@ impl StateFile {
             .truncate(true)
             .mode(0o600)
             .open(&temporary)?;
-        fill(file, bytes)
+        self.fill(file, bytes)
             .and_then(|()| fs::rename(&temporary, &self.path))
             // What fails leaves nothing that would fill a full disk further.
             .inspect_err(|_| drop(fs::remove_file(&temporary)))?;
+        if !self.outlives_host {
+            return Ok(());
+        }
         // Without this a crash may undo the rename.
         File::open(directory)?.sync_all()
+    }
+
+    fn fill(&self, mut file: File, bytes: &[u8]) -> io::Result<()> {
+        file.write_all(bytes)?;
+        match self.outlives_host {
+            true => file.sync_all(),
+            false => Ok(()),
+        }
     }
 
     fn set_aside(&self, cause: &str) -> String {
         let aside = self.with_suffix(".corrupt");
         let warning = SetupError::new(
-            "load live entries from",
+            format!("load {} from", self.noun),
             self.path.display().to_string(),
             cause,
         );
@@ -108,20 +147,15 @@ impl StateFile {
 
     fn error(&self, verb: &str, cause: &dyn std::fmt::Display) -> SetupError {
         SetupError::new(
-            format!("{verb} live entries"),
+            format!("{verb} {}", self.noun),
             self.path.display().to_string(),
             cause,
         )
     }
 }
 
-fn fill(mut file: File, bytes: &[u8]) -> io::Result<()> {
-    file.write_all(bytes)?;
-    file.sync_all()
-}
-
-fn parse(bytes: &[u8]) -> Result<Vec<Entry>, String> {
-    let contents: Contents<Vec<Entry>> =
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<Vec<T>, String> {
+    let contents: Contents<Vec<T>> =
         serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     if contents.version == VERSION {
         Ok(contents.entries)

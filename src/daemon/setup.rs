@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
@@ -16,15 +16,17 @@ use super::path_watch::PathWatch;
 use super::port_holder::Host;
 use super::workers::{Workers, check_cpus};
 use super::{Daemon, DaemonError, OwnedDevice, limits, link_facts, offload};
-use crate::control::Options;
 use crate::control::config::{Bind, VtepConfig, carried_bytes};
 use crate::control::{Config, Control, Server, StateFile};
+use crate::control::{ContainerOptions, Options};
 use crate::counters::Counters;
 use crate::error::SetupError;
-use crate::io::{DEFAULT_SOURCE_PORTS, Lane, LaneOptions, Steering, TapQueue, UdpOptions, UdpPort};
+use crate::io::{
+    DEFAULT_SOURCE_PORTS, Lane, LaneOptions, Steering, TapQueue, UdpOptions, UdpPort, run_max_segs,
+};
 use crate::netlink::{
-    ALIAS, Device, DeviceError, DeviceSpec, Link, LinkKind, Netlink, TunMode, Watcher, existing,
-    underlay,
+    self, ALIAS, Device, DeviceError, DeviceSpec, HostLink, Link, LinkKind, Netlink, TunMode,
+    Watcher, existing, underlay,
 };
 use crate::tables::DEFAULT_TTL;
 
@@ -65,6 +67,7 @@ pub(super) fn start(
         state: state_file(vtep, socket),
         link: link_facts::source(vtep.name.clone(), index, vtep.local, source_ports, features),
         marks: marks.source(),
+        containers: container_options(vtep, mtu_bytes, socket),
     };
     let control = Arc::new(control(config, options));
     let server = Server::start(socket, Arc::clone(&control))?;
@@ -253,14 +256,36 @@ fn configure(device: &mut OwnedDevice) -> Result<(), SetupError> {
     Ok(())
 }
 
-/// Beside the control socket unless `state_dir` says where: as unique as the socket.
 fn state_file(vtep: &VtepConfig, socket: &Path) -> Option<StateFile> {
-    let file = socket.with_extension("state.json");
-    let path = match &vtep.state_dir {
-        Some(directory) => directory.join(file.file_name()?),
-        None => file,
-    };
-    Some(StateFile::new(path))
+    state_path(vtep, socket, "state.json").map(StateFile::new)
+}
+
+/// Beside the control socket unless `state_dir` says where: as unique as the socket.
+fn state_path(vtep: &VtepConfig, socket: &Path, extension: &str) -> Option<PathBuf> {
+    let file = socket.with_extension(extension);
+    match &vtep.state_dir {
+        Some(directory) => Some(directory.join(file.file_name()?)),
+        None => Some(file),
+    }
+}
+
+fn container_options(vtep: &VtepConfig, mtu_bytes: u32, socket: &Path) -> ContainerOptions {
+    ContainerOptions {
+        mtu_bytes,
+        // Where super-frames are not sent as such nothing is gained by smaller ones.
+        gso_max_segs: vtep.offload.udp_gso.then(|| run_max_segs(mtu_bytes)),
+        state: state_path(vtep, socket, "containers.json").map(StateFile::of_containers),
+        links: Box::new(host_links),
+        datastore: vtep.datastore.clone(),
+    }
+}
+
+fn host_links(name: Option<&str>) -> Result<Vec<HostLink>, SetupError> {
+    let netlink = &mut Netlink::open()?;
+    match name {
+        Some(name) => Ok(netlink::host_link(netlink, name)?.into_iter().collect()),
+        None => netlink::host_links(netlink),
+    }
 }
 
 fn control(config: &Config, options: Options) -> Control {

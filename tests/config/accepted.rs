@@ -59,6 +59,7 @@ fn keys_left_out_are_the_example_but_for_mtu_peers_and_groups() {
         (vtep.bind, vtep.state_dir, vtep.cpus),
         (Bind::Any, None, vec![])
     );
+    assert_eq!((vtep.datastore, vtep.health_check), (None, None));
 }
 
 #[test]
@@ -86,6 +87,8 @@ silk_routes = true
 bind = "local"
 persist = true
 state_dir = "/var/lib/silk-vtep"
+datastore = "/var/vcap/data/silk/store.json"
+health_check = "[::1]:23954"
 busy_poll_us = 50
 moderation_us = 0
 cpus = [3, 1]
@@ -115,6 +118,9 @@ udp_gro = false
     assert_eq!(vtep.source_ports, Some((1024, 65535)));
     assert_eq!(vtep.bind, Bind::Local);
     assert_eq!(vtep.state_dir, Some(PathBuf::from("/var/lib/silk-vtep")));
+    let datastore = PathBuf::from("/var/vcap/data/silk/store.json");
+    assert_eq!(vtep.datastore, Some(datastore));
+    assert_eq!(vtep.health_check, "[::1]:23954".parse().ok());
     assert_eq!(vtep.cpus, [3, 1]);
     assert!(!(vtep.gbp || vtep.strict_source || vtep.udp_checksum || vtep.routing));
     assert!(vtep.silk_routes && vtep.persist);

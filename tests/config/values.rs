@@ -119,6 +119,19 @@ fn words_that_are_not_there_yet_are_refused_as_such() {
         "the path of a directory",
         &[("\"\"", "found \"\""), ("\"a\\u0000\"", "found \"a\\0\"")],
     );
+    check_key("datastore", "the path of a file", &[("\"\"", "found \"\"")]);
+    check_key(
+        "health_check",
+        "an address and a port such as \"127.0.0.1:23954\" or \"[::1]:23954\"",
+        &[
+            ("true", "found true"),
+            ("23954", "found 23954"),
+            ("\"localhost:23954\"", "found \"localhost:23954\""),
+            ("\"127.0.0.1\"", "found \"127.0.0.1\""),
+            ("\"127.0.0.1:0\"", "found \"127.0.0.1:0\""),
+            ("\"127.0.0.1:65536\"", "found \"127.0.0.1:65536\""),
+        ],
+    );
 }
 
 #[test]

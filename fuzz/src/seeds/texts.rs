@@ -40,6 +40,8 @@ silk_routes = false
 bind = "any"
 persist = false
 state_dir = "/var/lib/silk-vtep"
+datastore = "/var/vcap/data/silk/store.json"
+health_check = "127.0.0.1:23954"
 busy_poll_us = 0
 cpus = [0, 1]
 [vtep.offload]
@@ -87,6 +89,8 @@ pub(super) fn control_protocol() -> Vec<Seed> {
         ("show-all", "{\"show\":{\"route\":null}}\n{\"show\":{\"neigh\":null}}\n{\"show\":{\"fdb\":null}}\n{\"show\":{\"peer\":null}}\n{\"show\":{\"group\":null}}"),
         ("route-get", "{\"route-get\":\"10.255.43.6\"}\n{\"route-get\":\"fd00::6\"}\n{\"route-get\":\"10.255.108.1\"}"),
         ("words", "\"link\"\n\"stats\"\n\"reload\""),
+        ("containers", "\"network\"\n{\"container\":{\"add\":{\"id\":\"4f1c\",\"ifname\":\"eth0\",\"address\":\"10.255.108.3\",\"netns\":\"/var/run/netns/web\",\"host_link\":\"s-010255108003\"}}}\n{\"container\":\"list\"}\n{\"container\":{\"del\":{\"id\":\"4f1c\",\"ifname\":\"eth0\"}}}"),
+        ("container-refused", "{\"container\":{\"add\":{\"id\":\"a\",\"address\":\"10.255.108.2\",\"host_link\":\"s-010255108002\"}}}\n{\"container\":{\"add\":{\"id\":\"b\",\"address\":\"10.255.108.2\",\"host_link\":\"s-010255108002\"}}}\n{\"container\":{\"del\":{\"address\":\"10.255.108.2\"}}}"),
         ("add-peer", r#"{"change":[{"add":{"peer":{"subnets":["10.255.44.0/24"],"underlay":"10.0.16.15","mac":"ee:ee:0a:ff:2c:00"}}}]}"#),
         ("replace-all", r#"{"change":[{"replace":{"route":{"dst":"10.255.0.0/16","via":"10.255.43.0"}}},{"replace":{"neigh":{"dst":"10.255.44.0","lladdr":"02:00:00:00:00:01"}}},{"replace":{"fdb":{"mac":"02:00:00:00:00:01","dst":"10.0.16.15","port":8472,"vni":7}}},{"replace":{"group":{"address":"10.255.108.9","id":65535}}}]}"#),
         ("delete", "{\"change\":[{\"del\":{\"group\":\"10.255.108.184\"}},{\"del\":{\"peer\":\"10.0.16.14\"}}]}\n{\"change\":[{\"del\":{\"route\":\"10.255.43.0/24\"}}]}"),

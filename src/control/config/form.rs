@@ -1,6 +1,6 @@
 //! The forms a single value may have: how it is read, and what an error says is accepted.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
@@ -138,6 +138,20 @@ pub(super) const STATE_DIR: Form<PathBuf> = Form {
     read: |value| match text(value)? {
         path if path.is_empty() || path.contains('\0') => Err(found(value)),
         path => Ok(PathBuf::from(path)),
+    },
+};
+
+pub(super) const FILE: Form<PathBuf> = Form {
+    accepted: "the path of a file",
+    read: STATE_DIR.read,
+};
+
+/// Where to listen; port 0 would be another at every start.
+pub(super) const LISTEN: Form<SocketAddr> = Form {
+    accepted: "an address and a port such as \"127.0.0.1:23954\" or \"[::1]:23954\"",
+    read: |value| match text(value)?.parse() {
+        Ok(address) if SocketAddr::port(&address) != 0 => Ok(address),
+        _ => Err(found(value)),
     },
 };
 

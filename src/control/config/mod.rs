@@ -18,7 +18,7 @@ mod reader;
 mod report;
 mod vtep;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -102,6 +102,10 @@ pub struct VtepConfig {
     pub persist: bool,
     /// Directory of the file with live entries; `None`: beside the control socket.
     pub state_dir: Option<PathBuf>,
+    /// Silk's record of its containers, read at a start.
+    pub datastore: Option<PathBuf>,
+    /// Where Silk's health check is answered over HTTP; `None`: nowhere.
+    pub health_check: Option<SocketAddr>,
     /// CPUs to pin the lanes' threads to, two a lane, thread i to `cpus[i % len]`; empty: no pinning.
     pub cpus: Vec<usize>,
     /// How long a lane without work looks for more before it sleeps, in microseconds; 0: not at all.

@@ -82,6 +82,8 @@ fn read_vtep(keys: &mut Reader<'_, '_>, own: &Own) -> Result<VtepConfig, Reporte
         bind: keys.or("bind", &form::BIND, Bind::Any),
         persist: keys.or("persist", &form::BOOL, false),
         state_dir: keys.given("state_dir", &form::STATE_DIR),
+        datastore: keys.given("datastore", &form::FILE),
+        health_check: keys.given("health_check", &form::LISTEN),
         busy_poll_us: keys.or("busy_poll_us", &form::BUSY_POLL, 0),
         moderation_us: keys.or("moderation_us", &form::MODERATION, MODERATION_US),
         // Fields are evaluated as written: all keys are taken before the first `?`.
