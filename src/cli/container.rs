@@ -32,6 +32,7 @@ fn add(args: &ContainerAdd, global: &Global, out: &mut dyn Write) -> Result<(), 
     };
     let spec = ContainerSpec {
         address: args.address,
+        address_v6: None,
         namespace: Namespace::open(&args.netns)?,
         ifname: args.ifname.clone(),
         mtu_bytes,

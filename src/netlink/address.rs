@@ -9,7 +9,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 
 use super::error::{NetlinkError, unless};
-use super::socket::{CREATE, Netlink};
+use super::socket::{CREATE, Change, Netlink};
 
 /// How far an address is good for (RT_SCOPE_*).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -68,8 +68,7 @@ impl Netlink {
     /// # Errors
     /// EEXIST if the link has it already, ENODEV if the link is gone.
     pub fn add_address(&mut self, address: &Address) -> Result<(), NetlinkError> {
-        let message = RouteNetlinkMessage::NewAddress(message_of(address));
-        self.change(message, CREATE)
+        self.change_one(address.addition())
     }
 
     /// Removes an address; false if the link did not have it.
@@ -79,6 +78,13 @@ impl Netlink {
     pub fn delete_address(&mut self, address: &Address) -> Result<bool, NetlinkError> {
         let message = RouteNetlinkMessage::DelAddress(message_of(address));
         unless(Errno::EADDRNOTAVAIL, self.change(message, 0))
+    }
+}
+
+impl Address {
+    /// Adds it.
+    pub(super) fn addition(&self) -> Change {
+        Change::new(RouteNetlinkMessage::NewAddress(message_of(self)), CREATE)
     }
 }
 

@@ -13,7 +13,7 @@ use nix::errno::Errno;
 
 use super::error::{NetlinkError, unless};
 use super::namespace::Namespace;
-use super::socket::{CREATE, Netlink};
+use super::socket::{CREATE, Change, Netlink};
 use crate::wire::MacAddr;
 
 /// A link as the kernel describes it.
@@ -37,6 +37,10 @@ pub struct Link {
     pub qdisc: String,
     /// The bridge, bond or VRF it belongs to.
     pub master: Option<u32>,
+    /// The link it is tied to, by that one's number, which may be another namespace's: a veth's other end.
+    pub tied_to: Option<u32>,
+    /// Segments of the largest super-frame it is given (IFLA_GSO_MAX_SEGS).
+    pub gso_max_segs: Option<u32>,
     /// What `ip link set alias` says of it.
     pub alias: Option<String>,
 }
@@ -101,8 +105,23 @@ pub struct VethEnd<'a> {
     pub mac: MacAddr,
     /// Its MTU.
     pub mtu_bytes: u32,
-    /// Segments of the largest super-frame it may be given (IFLA_GSO_MAX_SEGS); `None`: as many as the kernel likes.
+    /// Segments of the largest super-frame it may be given (IFLA_GSO_MAX_SEGS); `None`: as many as the kernel likes. Its bytes
+    /// (IFLA_GSO_MAX_SIZE) follow.
     pub gso_max_segs: Option<u32>,
+}
+
+/// `GSO_LEGACY_MAX_SIZE`: what IFLA_GSO_MAX_SIZE is unless set.
+const GSO_MAX_BYTES: u32 = 65_536;
+/// What TCP takes off IFLA_GSO_MAX_SIZE for headers before it counts segments (`MAX_TCP_HEADER`, `sk_setup_caps`), rounded up.
+const GSO_HEADER_BYTES: u32 = 512;
+
+impl VethEnd<'_> {
+    /// The bytes that hold as many segments, and hardly more.
+    fn gso_max_bytes(&self) -> Option<u32> {
+        let segments = self.gso_max_segs?;
+        let bytes = segments.saturating_mul(self.mtu_bytes);
+        Some(bytes.saturating_add(GSO_HEADER_BYTES).min(GSO_MAX_BYTES))
+    }
 }
 
 /// IFF_* flags; displayed as `ip link` does, in its order.
@@ -231,10 +250,7 @@ impl Netlink {
     }
 
     fn set_flag(&mut self, index: u32, flag: RawFlags, on: bool) -> Result<(), NetlinkError> {
-        let mut request = message_for(index);
-        request.header.change_mask = flag;
-        request.header.flags = if on { flag } else { RawFlags::empty() };
-        self.change(RouteNetlinkMessage::SetLink(request), 0)
+        self.change_one(flag_change(index, flag, on))
     }
 
     /// Sets a link's MTU.
@@ -298,6 +314,23 @@ impl Netlink {
     }
 }
 
+/// Brings a link up, as part of a batch.
+pub(super) fn bringing_up(index: u32) -> Change {
+    flag_change(index, RawFlags::Up, true)
+}
+
+/// Switches neighbour discovery off, as part of a batch.
+pub(super) fn switching_arp_off(index: u32) -> Change {
+    flag_change(index, RawFlags::Noarp, true)
+}
+
+fn flag_change(index: u32, flag: RawFlags, on: bool) -> Change {
+    let mut request = message_for(index);
+    request.header.change_mask = flag;
+    request.header.flags = if on { flag } else { RawFlags::empty() };
+    Change::new(RouteNetlinkMessage::SetLink(request), 0)
+}
+
 fn message_for(index: u32) -> LinkMessage {
     let mut message = LinkMessage::default();
     message.header.index = index;
@@ -318,6 +351,8 @@ fn veth_message(end: &VethEnd<'_>) -> LinkMessage {
     ];
     let gso_max_segs = end.gso_max_segs.map(LinkAttribute::GsoMaxSegs);
     message.attributes.extend(gso_max_segs);
+    let gso_max_bytes = end.gso_max_bytes().map(LinkAttribute::GsoMaxSize);
+    message.attributes.extend(gso_max_bytes);
     message
 }
 
@@ -335,6 +370,8 @@ pub(super) fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
         operstate: State::Unknown.to_string(),
         qdisc: String::new(),
         master: None,
+        tied_to: None,
+        gso_max_segs: None,
         alias: None,
     };
     for attribute in message.attributes {
@@ -351,6 +388,8 @@ fn take_attribute(link: &mut Link, attribute: LinkAttribute) {
         LinkAttribute::OperState(state) => link.operstate = state.to_string(),
         LinkAttribute::Qdisc(qdisc) => link.qdisc = qdisc,
         LinkAttribute::Controller(master) => link.master = Some(master),
+        LinkAttribute::Link(index) => link.tied_to = Some(index),
+        LinkAttribute::GsoMaxSegs(segments) => link.gso_max_segs = Some(segments),
         LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
         LinkAttribute::LinkInfo(info) => link.kind = kind_of(&info),
         _ => {}

@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use super::address::family_of;
 use super::error::{NetlinkError, unless};
 use super::link::mac_of;
-use super::socket::{CREATE, Netlink};
+use super::socket::{CREATE, Change, Netlink};
 use crate::wire::MacAddr;
 
 /// An entry of the kernel's neighbour table.
@@ -39,6 +39,12 @@ impl Neighbor {
             mac: Some(mac),
             permanent: true,
         }
+    }
+
+    /// Adds it, in place of the address's if it has one.
+    pub(super) fn replacement(&self) -> Change {
+        let message = RouteNetlinkMessage::NewNeighbour(message_of(self));
+        Change::new(message, NLM_F_CREATE | NLM_F_REPLACE)
     }
 }
 
@@ -74,8 +80,7 @@ impl Netlink {
     /// # Errors
     /// ENODEV if the link is gone.
     pub fn replace_neighbor(&mut self, neighbor: &Neighbor) -> Result<(), NetlinkError> {
-        let message = RouteNetlinkMessage::NewNeighbour(message_of(neighbor));
-        self.change(message, NLM_F_CREATE | NLM_F_REPLACE)
+        self.change_one(neighbor.replacement())
     }
 
     /// Removes an entry; false if there was none.

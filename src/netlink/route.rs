@@ -13,7 +13,7 @@ use nix::errno::Errno;
 
 use super::address::family_of;
 use super::error::{NetlinkError, unless};
-use super::socket::{CREATE, Netlink};
+use super::socket::{CREATE, Change, Netlink};
 
 /// What the kernel makes of a v6 route without a metric (IP6_RT_PRIO_USER).
 const DEFAULT_METRIC_V6: u32 = 1024;
@@ -96,6 +96,11 @@ impl Route {
             ..Self::connected(destination, 0)
         }
     }
+
+    /// Adds it.
+    pub(super) fn addition(&self) -> Change {
+        Change::new(RouteNetlinkMessage::NewRoute(message_of(self)), CREATE)
+    }
 }
 
 fn default_metric(destination: &IpNet) -> u32 {
@@ -135,8 +140,7 @@ impl Netlink {
     /// EEXIST if there is one to that destination with that metric, EINVAL or ENETUNREACH for a gateway or source
     /// that does not fit.
     pub fn add_route(&mut self, route: &Route) -> Result<(), NetlinkError> {
-        let message = RouteNetlinkMessage::NewRoute(message_of(route));
-        self.change(message, CREATE)
+        self.change_one(route.addition())
     }
 
     /// Adds a route in place of the one with that destination and metric, whosever it is.

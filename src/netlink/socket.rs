@@ -4,8 +4,8 @@ use std::io;
 use std::time::Duration;
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NLMSG_ALIGNTO, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -27,6 +27,19 @@ const DUMP_ATTEMPTS: usize = 20;
 
 /// Create, and fail with EEXIST if it is there.
 pub(super) const CREATE: u16 = NLM_F_CREATE | NLM_F_EXCL;
+
+/// A change to ask for.
+#[derive(Debug, Clone)]
+pub(super) struct Change {
+    message: RouteNetlinkMessage,
+    flags: u16,
+}
+
+impl Change {
+    pub(super) fn new(message: RouteNetlinkMessage, flags: u16) -> Self {
+        Self { message, flags }
+    }
+}
 
 /// A NETLINK_ROUTE socket in one network namespace; its operations live with their nouns (`links`, `add_route`, ...).
 ///
@@ -84,6 +97,40 @@ impl Netlink {
         self.exchange(message, NLM_F_ACK | flags).map(|_| ())
     }
 
+    /// Asks for one change and waits until it is made.
+    pub(super) fn change_one(&mut self, change: Change) -> Result<(), NetlinkError> {
+        self.change(change.message, change.flags)
+    }
+
+    /// Asks for changes in one send; the kernel makes them in order, and goes on after one that it refuses.
+    ///
+    /// # Errors
+    /// The first that failed, and its place.
+    pub(super) fn change_all(&mut self, changes: &[Change]) -> Result<(), (usize, NetlinkError)> {
+        let mut bytes = Vec::new();
+        let mut answers = Vec::with_capacity(changes.len());
+        for Change { message, flags } in changes {
+            self.sequence = self.sequence.wrapping_add(1);
+            answers.push(Answer::new(request_name(message), self.sequence));
+            append(
+                &mut bytes,
+                message.clone(),
+                NLM_F_ACK | flags,
+                self.sequence,
+            );
+        }
+        let Some(first) = answers.first() else {
+            return Ok(());
+        };
+        self.send_bytes(first.request(), &bytes)
+            .map_err(|error| (0, error))?;
+        for (place, answer) in answers.iter_mut().enumerate() {
+            // What comes after a failure answers to numbers that nobody asks for any more.
+            self.complete(answer).map_err(|error| (place, error))?;
+        }
+        Ok(())
+    }
+
     /// Asks for one object.
     pub(super) fn query(
         &mut self,
@@ -122,24 +169,23 @@ impl Netlink {
     ) -> Result<Answer, NetlinkError> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut answer = Answer::new(request_name(&message), self.sequence);
-        self.send(message, flags)?;
-        // Bounded by the kernel, which ends each answer, and by the timeout, should it not.
-        while !answer.is_complete() {
-            answer.take(&self.receive(answer.request())?)?;
-        }
+        let mut bytes = Vec::new();
+        append(&mut bytes, message, flags, self.sequence);
+        self.send_bytes(answer.request(), &bytes)?;
+        self.complete(&mut answer)?;
         Ok(answer)
     }
 
-    fn send(&mut self, message: RouteNetlinkMessage, flags: u16) -> Result<(), NetlinkError> {
-        let request = request_name(&message);
-        let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST | flags;
-        header.sequence_number = self.sequence;
-        let mut packet = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
-        packet.finalize();
-        let mut bytes = vec![0; packet.buffer_len()];
-        packet.serialize(&mut bytes);
-        match self.socket.send(&bytes, 0) {
+    /// Receives until the answer is whole. Bounded by the kernel, which ends each answer, and by the timeout, should it not.
+    fn complete(&self, answer: &mut Answer) -> Result<(), NetlinkError> {
+        while !answer.is_complete() {
+            answer.take(&self.receive(answer.request())?)?;
+        }
+        Ok(())
+    }
+
+    fn send_bytes(&self, request: &'static str, bytes: &[u8]) -> Result<(), NetlinkError> {
+        match self.socket.send(bytes, 0) {
             Ok(_) => Ok(()),
             Err(error) => Err(NetlinkError::Socket {
                 request,
@@ -172,6 +218,19 @@ impl Netlink {
             }
         }
     }
+}
+
+/// Appends one message, padded as the next one wants it (NLMSG_ALIGN).
+fn append(bytes: &mut Vec<u8>, message: RouteNetlinkMessage, flags: u16, sequence: u32) {
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | flags;
+    header.sequence_number = sequence;
+    let mut packet = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
+    packet.finalize();
+    let start = bytes.len();
+    bytes.resize(start + packet.buffer_len(), 0);
+    packet.serialize(&mut bytes[start..]);
+    bytes.resize(bytes.len().next_multiple_of(NLMSG_ALIGNTO.into()), 0);
 }
 
 fn open_socket() -> io::Result<Socket> {

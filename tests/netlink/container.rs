@@ -15,6 +15,7 @@ const OTHER: Ipv4Addr = Ipv4Addr::new(10, 255, 108, 2);
 fn spec(container: &Ns, address: Ipv4Addr) -> ContainerSpec {
     ContainerSpec {
         address,
+        address_v6: None,
         namespace: Namespace::clone(&container.namespace),
         ifname: "eth0".to_owned(),
         mtu_bytes: 1410,

@@ -101,6 +101,7 @@ impl Place {
     ) -> Result<(), SetupError> {
         let spec = ContainerSpec {
             address: self.plan.container,
+            address_v6: None,
             namespace: (*self.container).clone(),
             ifname: CONTAINER_LINK.to_owned(),
             mtu_bytes,
