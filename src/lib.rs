@@ -23,6 +23,7 @@
 //! | [`netlink`] | links, veth pairs, addresses, routes, neighbours, namespaces, the tc programs that carry marks | sees packets |
 //! | [`control`] | configuration, the directory of entries, the Unix-socket API, state on disk | is on the packet path |
 //! | [`daemon`] | set-up, the threads, repair, what the peers' paths carry, the way out | |
+//! | [`cni`] | the CNI plugin: containers of a runtime, their addresses, what is on disk of them | keeps anything running |
 //! | [`cli`] | arguments, iproute2-style and JSON printing, the demo | |
 //!
 //! # One packet's walk
@@ -79,6 +80,7 @@
 
 pub mod bpf;
 pub mod cli;
+pub mod cni;
 pub mod control;
 pub mod counters;
 pub mod daemon;

@@ -65,6 +65,8 @@ pub enum Command {
     /// Wire containers to this host
     #[command(subcommand)]
     Container(ContainerCommand),
+    /// Be the CNI plugin: `CNI_COMMAND` and its like in the environment, the network's configuration on standard input
+    Cni,
     /// What is asked of a running daemon.
     #[command(flatten)]
     Table(TableCommand),
@@ -77,6 +79,8 @@ pub enum ContainerCommand {
     Add(ContainerAdd),
     /// Remove them; a container that is not there is no error
     Del(ContainerDel),
+    /// Name everything that is not as `add` made it
+    Check(ContainerAdd),
 }
 
 /// A container to wire.

@@ -22,24 +22,47 @@ pub fn run(
     match command {
         ContainerCommand::Add(args) => add(args, global, out),
         ContainerCommand::Del(args) => del(args, global, out),
+        ContainerCommand::Check(args) => check(args, global, out),
     }
 }
 
 fn add(args: &ContainerAdd, global: &Global, out: &mut dyn Write) -> Result<(), CliError> {
+    let spec = spec(args, global)?;
+    let links = container::add(&spec)?;
+    Ok(print_added(&spec, &links, global.json, out)?)
+}
+
+/// Says nothing if all is well; with `-j`, a list of nothing.
+fn check(args: &ContainerAdd, global: &Global, out: &mut dyn Write) -> Result<(), CliError> {
+    let spec = spec(args, global)?;
+    let links = ContainerLinks::of(spec.address, &spec.ifname);
+    let deviations = container::check(&spec, &links)?;
+    let deviations: Vec<_> = deviations.iter().map(ToString::to_string).collect();
+    if global.json {
+        writeln!(out, "{}", json!(deviations))?;
+    }
+    if deviations.is_empty() {
+        return Ok(());
+    }
+    let (address, said) = (spec.address, deviations.join("; "));
+    Err(CliError::Failed(format!(
+        "check container {address}: {said} (`container del` and `container add` make it anew)"
+    )))
+}
+
+fn spec(args: &ContainerAdd, global: &Global) -> Result<ContainerSpec, SetupError> {
     let mtu_bytes = match args.mtu {
         Some(mtu_bytes) => mtu_bytes,
         None => device_mtu_bytes(global.name())?,
     };
-    let spec = ContainerSpec {
+    Ok(ContainerSpec {
         address: args.address,
         address_v6: None,
         namespace: Namespace::open(&args.netns)?,
         ifname: args.ifname.clone(),
         mtu_bytes,
         gso_max_segs: Some(run_max_segs(mtu_bytes)),
-    };
-    let links = container::add(&spec)?;
-    Ok(print_added(&spec, &links, global.json, out)?)
+    })
 }
 
 /// Containers take the device's MTU, so that what they send fits the tunnel.

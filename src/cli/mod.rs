@@ -18,6 +18,7 @@ use std::process::ExitCode;
 
 use args::{Command, CommandLine};
 
+use crate::cni;
 use crate::control::client::ClientError;
 use crate::error::{SetupError, errno};
 
@@ -41,6 +42,7 @@ pub fn run(line: &CommandLine) -> Result<(), CliError> {
         }
         Command::Replay(args) => replay::run(args, &line.global, out),
         Command::Container(command) => container::run(command, &line.global, out),
+        Command::Cni => Ok(cni::run()?),
         Command::Table(command) => tables::run(command, &line.global, out),
     }
 }
@@ -54,6 +56,9 @@ pub enum CliError {
     /// Anything else: exit status 1.
     #[error("{0}")]
     Failed(String),
+    /// The CNI plugin has said it where a runtime reads it: exit status 1.
+    #[error("standard output says why")]
+    Told,
     /// Nobody reads our output any more, as with `| head`: no error, and no reason to go on.
     #[error("standard output is closed")]
     ClosedPipe,
@@ -67,12 +72,19 @@ impl CliError {
             Self::ClosedPipe => ExitCode::SUCCESS,
             Self::Usage(_) => self.tell(2),
             Self::Failed(_) => self.tell(1),
+            Self::Told => ExitCode::FAILURE,
         }
     }
 
     fn tell(&self, status: u8) -> ExitCode {
         warn(self);
         ExitCode::from(status)
+    }
+}
+
+impl From<cni::Told> for CliError {
+    fn from(cni::Told: cni::Told) -> Self {
+        Self::Told
     }
 }
 

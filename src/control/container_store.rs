@@ -30,7 +30,7 @@ pub const DEFAULT_DATA_DIR: &str = "/run/silk-vtep/cni";
 
 /// The datastore of a data directory, unless the configuration names another.
 #[must_use]
-pub fn default_datastore(data_dir: &Path) -> PathBuf {
+pub fn default_store(data_dir: &Path) -> PathBuf {
     data_dir.join("store.json")
 }
 
@@ -227,6 +227,16 @@ impl Entries {
     /// Adds a container, under the base name of its namespace's path as Silk does, unless that says nothing (`/proc/PID/ns/net`) or is
     /// another's.
     pub fn insert(&mut self, address: Ipv4Addr, attachment: &Attachment) {
+        // What it had before, if anything, is not true any more.
+        let Attachment {
+            container_id,
+            ifname,
+            network,
+            ..
+        } = attachment;
+        if let Some(had) = self.attached(network, container_id, ifname) {
+            self.remove(&had.key);
+        }
         let key = self.key_for(address, attachment);
         // A struct of strings and numbers is always JSON.
         let metadata = serde_json::to_value(attachment).unwrap_or_default();
@@ -430,14 +440,19 @@ mod tests {
 
     #[test]
     fn keys_do_not_collide() {
+        let of = |network: &str, id: &str, ifname: &str| Attachment {
+            network: network.to_owned(),
+            ifname: ifname.to_owned(),
+            ..attachment(id, "/run/netns/web")
+        };
         let mut entries = Entries::default();
         let containers = [
             (attachment("c1", "/proc/12/ns/net"), "c1"),
             (attachment("c2", "/proc/34/ns/net"), "c2"),
             (attachment("c3", "/run/netns/web"), "web"),
             (attachment("c4", "/somewhere/else/web"), "c4"),
-            (attachment("c4", "/run/netns/web"), "c4/eth0"),
-            (attachment("c4", "/run/netns/web"), "silk/c4/eth0"),
+            (of("silk2", "c4", "eth0"), "c4/eth0"),
+            (of("silk3", "c4", "eth0"), "silk3/c4/eth0"),
         ];
         for (last, (attachment, key)) in (2..).zip(&containers) {
             entries.insert(address(last), attachment);

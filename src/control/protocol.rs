@@ -178,7 +178,22 @@ impl Show {
     }
 }
 
+/// How a server ends what it says when it has no room for a connection.
+const BUSY: &str = " connections are open already";
+
 impl Failure {
+    /// No room for another connection beside `open` ones.
+    #[must_use]
+    pub fn busy(open: usize) -> Self {
+        Self::new(format_args!("{open}{BUSY}"))
+    }
+
+    /// True if asking again later may help.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.message.ends_with(BUSY)
+    }
+
     /// A failure of the whole request.
     pub fn new(message: impl fmt::Display) -> Self {
         Self {

@@ -113,13 +113,15 @@ impl Shared {
         let failure = if connections.len() < MAX_CONNECTIONS {
             match self.spawn(&stream) {
                 Ok(thread) => return connections.push(Connection { stream, thread }),
-                Err(error) => format!("serve control connection: {}", errno(&error)),
+                Err(error) => {
+                    Failure::new(format_args!("serve control connection: {}", errno(&error)))
+                }
             }
         } else {
-            format!("{MAX_CONNECTIONS} connections are open already")
+            Failure::busy(MAX_CONNECTIONS)
         };
         drop(connections);
-        turn_away(&stream, &Failure::new(failure));
+        turn_away(&stream, &failure);
     }
 
     fn spawn(&self, stream: &UnixStream) -> io::Result<JoinHandle<()>> {

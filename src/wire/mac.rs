@@ -43,6 +43,15 @@ impl MacAddr {
         Self([0xaa, 0xaa, a, b, c, d])
     }
 
+    /// The address that [`Self::overlay`] makes this MAC of.
+    #[must_use]
+    pub const fn overlay_address(self) -> Option<Ipv4Addr> {
+        match self.0 {
+            [0xee, 0xee, a, b, c, d] => Some(Ipv4Addr::new(a, b, c, d)),
+            _ => None,
+        }
+    }
+
     /// True if the group bit is set; broadcast included.
     #[must_use]
     pub const fn is_multicast(self) -> bool {

@@ -121,6 +121,26 @@ pub fn del(address: Ipv4Addr) -> Result<bool, SetupError> {
     netlink.delete_link(link.index).map_err(failed)
 }
 
+/// The address of the container whose link `ifname` in `namespace` is one of ours: its other end has our name for it here.
+///
+/// # Errors
+/// If the kernel does not answer.
+pub fn find(namespace: &Namespace, ifname: &str) -> Result<Option<Ipv4Addr>, SetupError> {
+    let failed = |error: NetlinkError| error.setup("look up container's link", ifname);
+    let mut inside = Netlink::open_in(namespace)?;
+    let Some(link) = inside.link_named(ifname).map_err(failed)? else {
+        return Ok(None);
+    };
+    let Some(address) = link.mac.and_then(MacAddr::overlay_address) else {
+        return Ok(None);
+    };
+    let host = Netlink::open()?.link_named(&host_name(address));
+    let is_other_end = host
+        .map_err(failed)?
+        .is_some_and(|host| host.kind == LinkKind::Veth && host.tied_to == Some(link.index));
+    Ok(is_other_end.then_some(address))
+}
+
 /// Both ends at once with their final names and MACs, the container's in its namespace, both down.
 fn create_pair(
     netlink: &mut Netlink,

@@ -1,0 +1,120 @@
+//! ADD: an address, a link, and everybody told.
+
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::attachment::Attachment;
+use super::config::Config;
+use super::daemon::{self, Wiring};
+use super::del::detach;
+use super::environment::Environment;
+use super::error::CniError;
+use super::ipam::{self, Ipam};
+use super::result::AddResult;
+use crate::control::ContainerStore;
+use crate::control::container_store;
+use crate::netlink::{ContainerLinks, ContainerSpec, container};
+
+/// Attaches the container.
+///
+/// # Errors
+/// The step that failed; all before it is taken back.
+pub(super) fn run(
+    environment: &Environment,
+    config: &Config,
+    stdout: &mut dyn Write,
+) -> Result<(), CniError> {
+    let namespace = environment.namespace()?;
+    let who = environment.attachment(&config.name);
+    let ipam = Ipam::new(config, environment);
+    check_is_new(&ipam, &who)?;
+    let network = daemon::discover(&config.daemon)?;
+    let pool = ipam::pool(network.overlay_subnet, config.subnet)?;
+    let wiring = Wiring::of(config, &network);
+    let address = ipam.add(&pool, &who)?;
+    let spec = ContainerSpec {
+        address,
+        address_v6: config.address_v6(address),
+        namespace,
+        ifname: who.ifname.clone(),
+        mtu_bytes: wiring.mtu_bytes,
+        gso_max_segs: wiring.gso_max_segs,
+    };
+    let made = attach(config, &who, environment.netns(), &spec, stdout);
+    made.map_err(|error| and_undone(error, ipam.del(&who)))
+}
+
+/// # Errors
+/// The container has an address already. Whether it has a link by that name is seen when the link is made.
+fn check_is_new(ipam: &Ipam<'_>, who: &Attachment) -> Result<(), CniError> {
+    let held = ipam.reservations.addresses(who)?;
+    let Some(address) = held.first() else {
+        return Ok(());
+    };
+    let details = format!(
+        "{address} has been allocated to {who}, duplicate allocation is not allowed (DEL it first)"
+    );
+    Err(CniError::step("run ipam plugin", details))
+}
+
+fn attach(
+    config: &Config,
+    who: &Attachment,
+    netns: &str,
+    spec: &ContainerSpec,
+    stdout: &mut dyn Write,
+) -> Result<(), CniError> {
+    let links = container::add(spec).map_err(|error| CniError::wiring(&error))?;
+    let told = tell(config, who, netns, spec, &links, stdout);
+    told.map_err(|error| and_undone(error, detach(config, who, &[spec.address])))
+}
+
+/// The store before the daemon, which reads it at a start; the runtime last, which takes it for done then.
+fn tell(
+    config: &Config,
+    who: &Attachment,
+    netns: &str,
+    spec: &ContainerSpec,
+    links: &ContainerLinks,
+    stdout: &mut dyn Write,
+) -> Result<(), CniError> {
+    record(config, who, netns, spec)?;
+    let more = spec.address_v6.map(IpAddr::from);
+    daemon::register(config, who, netns, (spec.address, more))?;
+    let result = AddResult {
+        links,
+        sandbox: netns,
+        address: spec.address,
+        address_v6: spec.address_v6,
+        mtu_bytes: spec.mtu_bytes,
+    };
+    let written = result.write(config.version, stdout);
+    written.map_err(|error| CniError::io("write the result").because(error))
+}
+
+fn record(
+    config: &Config,
+    who: &Attachment,
+    netns: &str,
+    spec: &ContainerSpec,
+) -> Result<(), CniError> {
+    let attachment = container_store::Attachment {
+        container_id: who.container_id.clone(),
+        ifname: who.ifname.clone(),
+        network: who.network.clone(),
+        netns: netns.to_owned(),
+        mtu: spec.mtu_bytes,
+        ipv6: spec.address_v6,
+    };
+    let address: Ipv4Addr = spec.address;
+    ContainerStore::new(&config.store)
+        .update(|entries| entries.insert(address, &attachment))
+        .map_err(|error| CniError::store("write container metadata", &error))
+}
+
+fn and_undone(error: CniError, undone: Result<(), CniError>) -> CniError {
+    match undone {
+        Ok(()) => error,
+        Err(failure) => error.and_left_behind(failure.text()),
+    }
+}
