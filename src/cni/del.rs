@@ -80,7 +80,9 @@ fn is_anothers(address: Ipv4Addr, who: &Attachment, reserved: &[(IpAddr, Owner)]
 /// A store that cannot be read is told, and does not keep a container from being removed.
 pub(super) fn stored(config: &Config) -> Entries {
     let entries = ContainerStore::new(&config.store).read();
-    entries.inspect_err(|error| super::note(error)).unwrap_or_default()
+    entries
+        .inspect_err(|error| super::note(error))
+        .unwrap_or_default()
 }
 
 fn unrecord(config: &Config, who: &Attachment, addresses: &[Ipv4Addr]) -> Result<(), CniError> {

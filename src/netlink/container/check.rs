@@ -137,13 +137,13 @@ pub fn check(spec: &ContainerSpec, links: &ContainerLinks) -> Result<Vec<Deviati
         Ok::<_, SetupError>((link, deviations))
     })??;
     deviations.extend(inside);
-    if let (Some(host), Some(container)) = (&host_link, &link) {
-        if host.tied_to != Some(container.index) || container.tied_to != Some(host.index) {
-            deviations.push(Deviation::NoPair {
-                host: host.name.clone(),
-                container: container.name.clone(),
-            });
-        }
+    if let (Some(host), Some(container)) = (&host_link, &link)
+        && (host.tied_to, container.tied_to) != (Some(container.index), Some(host.index))
+    {
+        deviations.push(Deviation::NoPair {
+            host: host.name.clone(),
+            container: container.name.clone(),
+        });
     }
     if let (Some(link), Some(made)) = (&link, spec.gso_max_segs) {
         let found = link.gso_max_segs.unwrap_or(made);
