@@ -16,6 +16,7 @@ pub mod entry;
 pub(crate) mod file_lock;
 #[cfg(test)]
 pub(crate) mod fixtures;
+pub mod health;
 pub mod link;
 mod listener;
 pub mod protocol;
@@ -34,6 +35,7 @@ pub use container_store::ContainerStore;
 pub use containers::Containers;
 pub use directory::Directory;
 pub use entry::{Entry, Key, Origin, PeerSpec};
+pub use health::HealthServer;
 pub use link::{LinkFacts, LinkSource, MarksFact};
 pub use server::Server;
 pub use service::{ContainerOptions, Control, Options};

@@ -28,7 +28,7 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use crate::control::config::{self, ConfigErrors, UnderlayOf};
-use crate::control::{Config, Control, Server, default_socket_path};
+use crate::control::{Config, Control, HealthServer, Server, default_socket_path};
 use crate::error::SetupError;
 use crate::netlink::{Device, DeviceError, Netlink, Underlay, underlay};
 use events::{Event, SignalThread, WatchThread};
@@ -125,6 +125,7 @@ fn ready_line(config: &Config, mtu_bytes: u32, socket: &Path) -> String {
 struct Daemon {
     events: Receiver<Event>,
     _server: Server,
+    _health: Option<HealthServer>,
     _watch: WatchThread,
     _signals: SignalThread,
     _paths: Option<PathWatch>,

@@ -1,4 +1,4 @@
-//! Who holds a UDP port, as far as the kernel tells: a vxlan device, or a process with a socket on it.
+//! Who holds a port, as far as the kernel tells: a vxlan device, or a process with a socket on it.
 
 use std::fs;
 use std::path::Path;
@@ -11,9 +11,18 @@ pub(crate) struct Host;
 
 impl PortHolder for Host {
     fn holder(&self, port: u16) -> Option<String> {
-        vxlan_device(port).or_else(|| process(port))
+        vxlan_device(port).or_else(|| process(UDP, port))
     }
 }
+
+/// The process that has a TCP socket on `port`.
+pub(super) fn tcp_port_holder(port: u16) -> Option<String> {
+    process(TCP, port)
+}
+
+/// The kernel's tables of sockets, of this thread's namespace.
+const UDP: [&str; 2] = ["/proc/thread-self/net/udp", "/proc/thread-self/net/udp6"];
+const TCP: [&str; 2] = ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"];
 
 fn vxlan_device(port: u16) -> Option<String> {
     let mut netlink = Netlink::open().ok()?;
@@ -25,8 +34,8 @@ fn vxlan_device(port: u16) -> Option<String> {
 }
 
 /// The first process that has a socket on the port open.
-fn process(port: u16) -> Option<String> {
-    let inodes: Vec<String> = ["/proc/thread-self/net/udp", "/proc/thread-self/net/udp6"]
+fn process(tables: [&str; 2], port: u16) -> Option<String> {
+    let inodes: Vec<String> = tables
         .into_iter()
         .filter_map(|table| fs::read_to_string(table).ok())
         .flat_map(|table| socket_inodes(&table, port))
@@ -38,7 +47,7 @@ fn process(port: u16) -> Option<String> {
         .find_map(|entry| describe(&entry.path()))
 }
 
-/// Inodes of the sockets bound to `port` in the text of /proc/net/udp.
+/// Inodes of the sockets bound to `port` in the text of /proc/net/udp or tcp, which have them in one place.
 fn socket_inodes(table: &str, port: u16) -> Vec<String> {
     let suffix = format!(":{port:04X}");
     table
@@ -75,7 +84,7 @@ fn describe(process: &Path) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, UdpSocket};
+    use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 
     use super::*;
 
@@ -83,11 +92,15 @@ mod tests {
     fn finds_the_process_behind_a_port() {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let port = socket.local_addr().expect("bound").port();
-        let holder = process(port).expect("this process");
-        assert!(
-            holder.starts_with(&format!("process {} (", std::process::id())),
-            "{holder}"
-        );
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let tcp_port = listener.local_addr().expect("bound").port();
+        for holder in [process(UDP, port), tcp_port_holder(tcp_port)] {
+            let holder = holder.expect("this process");
+            assert!(
+                holder.starts_with(&format!("process {} (", std::process::id())),
+                "{holder}"
+            );
+        }
     }
 
     #[test]

@@ -13,11 +13,11 @@ use super::link_facts::Features;
 use super::lock::Lock;
 use super::marks::Marks;
 use super::path_watch::PathWatch;
-use super::port_holder::Host;
+use super::port_holder::{Host, tcp_port_holder};
 use super::workers::{Workers, check_cpus};
 use super::{Daemon, DaemonError, OwnedDevice, limits, link_facts, offload};
 use crate::control::config::{Bind, VtepConfig, carried_bytes};
-use crate::control::{Config, Control, Server, StateFile};
+use crate::control::{Config, Control, HealthServer, Server, StateFile};
 use crate::control::{ContainerOptions, Options};
 use crate::counters::Counters;
 use crate::error::SetupError;
@@ -71,6 +71,7 @@ pub(super) fn start(
     };
     let control = Arc::new(control(config, options));
     let server = Server::start(socket, Arc::clone(&control))?;
+    let health = health(vtep, &control)?;
     let watch = WatchThread::start(Watcher::open(index, &vtep.name)?, sender.clone())?;
     persist(&mut queues, &vtep.name)?;
     let options = LaneOptions {
@@ -84,6 +85,7 @@ pub(super) fn start(
     Ok(Daemon {
         events,
         _server: server,
+        _health: health,
         _watch: watch,
         _signals: signals,
         _paths: paths,
@@ -294,6 +296,12 @@ fn control(config: &Config, options: Options) -> Control {
         tracing::warn!("{warning}");
     }
     control
+}
+
+fn health(vtep: &VtepConfig, control: &Control) -> Result<Option<HealthServer>, SetupError> {
+    let address = vtep.health_check;
+    let server = address.map(|address| HealthServer::start(address, control, tcp_port_holder));
+    server.transpose()
 }
 
 /// From here on the device outlives a crash, and open connections with it. The regular end removes it.
