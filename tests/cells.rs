@@ -6,10 +6,12 @@
 mod support;
 
 mod cells {
+    pub(crate) mod absent;
     pub(crate) mod containers;
     pub(crate) mod doctor;
     pub(crate) mod exchange;
     pub(crate) mod garbage;
+    pub(crate) mod health;
     pub(crate) mod kernel_peer;
     pub(crate) mod lanes;
     pub(crate) mod marks;
@@ -18,6 +20,7 @@ mod cells {
     pub(crate) mod path_mtu;
     pub(crate) mod readme;
     pub(crate) mod reconfigure;
+    pub(crate) mod registry;
     pub(crate) mod repair;
     pub(crate) mod restart;
     pub(crate) mod setup;
@@ -86,6 +89,9 @@ fn main() -> ExitCode {
         cells::path_mtu::cases(),
         cells::tables::cases(),
         cells::containers::cases(),
+        cells::registry::cases(),
+        cells::absent::cases(),
+        cells::health::cases(),
         cells::readme::cases(),
         cells::reconfigure::cases(),
         cells::restart::cases(),

@@ -81,6 +81,8 @@ pub enum ContainerCommand {
     Del(ContainerDel),
     /// Name everything that is not as `add` made it
     Check(ContainerAdd),
+    /// Show those of this cell, and what their links have carried
+    List,
 }
 
 /// A container to wire.

@@ -1,5 +1,8 @@
 //! `silk-vtep container`: the veth pair of one container, wired to the caller's network namespace.
 
+mod list;
+mod tell;
+
 use std::io::Write;
 
 use serde_json::json;
@@ -9,6 +12,7 @@ use super::args::{ContainerAdd, ContainerCommand, ContainerDel, Global};
 use crate::error::SetupError;
 use crate::io::run_max_segs;
 use crate::netlink::{ContainerLinks, ContainerSpec, Namespace, Netlink, container, existing};
+use tell::Daemon;
 
 /// Runs one of the commands.
 ///
@@ -23,12 +27,16 @@ pub fn run(
         ContainerCommand::Add(args) => add(args, global, out),
         ContainerCommand::Del(args) => del(args, global, out),
         ContainerCommand::Check(args) => check(args, global, out),
+        ContainerCommand::List => list::run(global, out),
     }
 }
 
 fn add(args: &ContainerAdd, global: &Global, out: &mut dyn Write) -> Result<(), CliError> {
+    let mut daemon = Daemon::find(global);
+    daemon.check(args.address)?;
     let spec = spec(args, global)?;
     let links = container::add(&spec)?;
+    daemon.added(&spec, &links);
     Ok(print_added(&spec, &links, global.json, out)?)
 }
 
@@ -104,6 +112,7 @@ fn print_added(
 /// A container that is not there is deleted already.
 fn del(args: &ContainerDel, global: &Global, out: &mut dyn Write) -> Result<(), CliError> {
     let deleted = container::del(args.address)?;
+    Daemon::find(global).removed(args.address);
     if global.json {
         writeln!(
             out,

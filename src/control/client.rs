@@ -6,11 +6,14 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use serde::de::DeserializeOwned;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::protocol::{Failure, Request, Response};
 use crate::error::{SetupError, errno};
+use crate::netlink::{Namespace, NamespaceId};
 
 /// How long a daemon may say nothing. Its longest work, a change of many thousand peers, takes seconds; whoever needs longer is stopped,
 /// or no daemon.
@@ -36,6 +39,25 @@ pub enum ClientError {
 }
 
 impl Client {
+    /// Connects to the daemon that listens at `path`, if one does.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect), but that nobody listens is no error.
+    pub fn find(path: &Path) -> Result<Option<Self>, SetupError> {
+        match connect_within(path, PATIENCE) {
+            Err(error) if is_absence(&error) => Ok(None),
+            connected => Self::of(connected, path, PATIENCE).map(Some),
+        }
+    }
+
+    /// The network namespace of the daemon, as far as `/proc` tells: of one behind another PID namespace it does not.
+    #[must_use]
+    pub fn daemon_namespace(&self) -> Option<NamespaceId> {
+        let daemon = getsockopt(self.stream.get_ref(), PeerCredentials).ok()?;
+        let path = format!("/proc/{}/ns/net", daemon.pid());
+        Namespace::open(&path).ok().map(|namespace| namespace.id())
+    }
+
     /// Connects to the daemon that listens at `path`.
     ///
     /// # Errors
@@ -46,10 +68,18 @@ impl Client {
 
     /// As [`Self::connect`], with another patience.
     pub(crate) fn connect_for(path: &Path, patience: Duration) -> Result<Self, SetupError> {
-        let stream = connect_within(path, patience).map_err(|error| {
+        Self::of(connect_within(path, patience), path, patience)
+    }
+
+    fn of(
+        connected: io::Result<UnixStream>,
+        path: &Path,
+        patience: Duration,
+    ) -> Result<Self, SetupError> {
+        let stream = connected.map_err(|error| {
             let refused = SetupError::system("connect to", path.display().to_string(), &error);
             match error.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => refused.mend(
+                _ if is_absence(&error) => refused.mend(
                     "is silk-vtep running? --socket PATH or --name NAME tells which one to ask",
                 ),
                 io::ErrorKind::PermissionDenied => {
@@ -104,6 +134,14 @@ impl Client {
     fn error(&self, cause: String) -> SetupError {
         SetupError::new("ask", self.path.display().to_string(), cause)
     }
+}
+
+/// True if nobody listens: there is no socket, or only what a daemon left that is gone.
+fn is_absence(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+    )
 }
 
 /// Connects to the socket at `path`; its reads and writes, too, then give up with EAGAIN after `patience` in which nothing moved.
@@ -164,6 +202,23 @@ mod tests {
             .call::<Stats>(&request)
             .expect_err("it does not read");
         said(&path, "ask", &error);
+    }
+
+    #[test]
+    fn a_daemon_that_is_not_there_is_no_error_to_who_only_looks() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("vtep.sock");
+        assert!(Client::find(&path).expect("no error").is_none());
+        let (control, _) = crate::control::fixtures::control(directory.path());
+        let server = crate::control::Server::start(&path, control).expect("the path is free");
+        let client = Client::find(&path).expect("no error").expect("it listens");
+        let here = Namespace::current().expect("/proc is mounted").id();
+        assert_eq!(client.daemon_namespace(), Some(here));
+        drop((client, server));
+        // A socket without a listener, as a daemon leaves it that was killed.
+        drop(std::os::unix::net::UnixListener::bind(&path).expect("the path is free"));
+        assert!(Client::find(&path).expect("no error").is_none());
+        assert!(Client::find(Path::new("/dev/null")).is_err() || cfg!(not(target_os = "linux")));
     }
 
     #[test]
