@@ -13,7 +13,7 @@
 //! | [`error`] | what a failed set-up step says: operation, object, cause, mend | is on the packet path |
 //! | [`wire`] | codecs: VXLAN-GBP, virtio_net_hdr, Ethernet, IP and its fragments, ARP, neighbour discovery, "too big", checksums | allocates, does I/O |
 //! | [`counters`], [`drop_reason`] | what data tells control: packets, bytes, and the one reason of every drop | locks |
-//! | [`tables`] | routes, neighbours, FDB, groups, peers; [`Tables`](tables::Tables), the immutable snapshot of all | locks on look-up |
+//! | [`tables`] | routes, neighbours, FDB, groups, peers, local containers; [`Tables`](tables::Tables), the immutable snapshot of all | locks on look-up |
 //! | [`vtep`] | the core: a frame and a `Tables` in, a verdict out | reads a clock, opens a descriptor, allocates per packet |
 //! | [`offload`] | checksums that one side left for the other to finish; cutting super-frames into segments, joining segments into super-frames | does I/O |
 //! | [`host`] | the kernel's part of the underlay, played: headers and checksums checked, fragments reassembled, packets built | does I/O, reads a clock |
@@ -21,7 +21,7 @@
 //! | [`sys`] | the only `unsafe`: one thin function per system call | holds logic |
 //! | [`io`] | TAP queue, UDP sockets, the [`Lane`](io::Lane) that joins them to the core, an in-memory twin of each device | decides policy |
 //! | [`netlink`] | links, veth pairs, addresses, routes, neighbours, namespaces, the tc programs that carry marks | sees packets |
-//! | [`control`] | configuration, the directory of entries, the Unix-socket API, state on disk | is on the packet path |
+//! | [`control`] | configuration, the directory of entries, the registry of containers, the Unix-socket API, state on disk | is on the packet path |
 //! | [`daemon`] | set-up, the threads, repair, what the peers' paths carry, the way out | |
 //! | [`cni`] | the CNI plugin: containers of a runtime, their addresses, what is on disk of them | keeps anything running |
 //! | [`cli`] | arguments, iproute2-style and JSON printing, the demo | |

@@ -1,4 +1,5 @@
-//! Everything that decides what the tables hold: configuration, the directory of live entries, the Unix-socket API.
+//! Everything that decides what the tables hold: configuration, the directory of live entries, the registry of containers, the
+//! Unix-socket API, and Silk's health check over HTTP.
 //!
 //! A [`Change`] reaches [`Control`] over the socket ([`server`], [`client`]) or from a reload of the file. The [`Directory`] takes a
 //! request whole or refuses it whole; what it then holds is compiled into a [`Tables`](crate::tables::Tables) and stored with one
