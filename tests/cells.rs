@@ -3,6 +3,7 @@
 //! They need root, iproute2, ping and /dev/net/tun; some of them iptables. Where those are missing they are reported as ignored, with the
 //! reason; `SILK_VTEP_REQUIRE_NETNS=1` makes that a failure.
 
+#[allow(dead_code, unused_imports, reason = "each binary of tests uses a part")]
 mod support;
 
 mod cells {
@@ -31,49 +32,8 @@ mod cells {
 
 use std::process::ExitCode;
 
-use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use support::{Lab, Obstacles, Plan, Result};
-
-/// One test: what to build, and what to do with it.
-struct Case {
-    name: String,
-    plan: Plan,
-    body: Box<dyn FnOnce(&mut Lab) -> Result + Send>,
-}
-
-impl Case {
-    fn new(
-        name: impl Into<String>,
-        plan: Plan,
-        body: impl FnOnce(&mut Lab) -> Result + Send + 'static,
-    ) -> Self {
-        Self {
-            name: name.into(),
-            plan,
-            body: Box::new(body),
-        }
-    }
-
-    /// The trial that builds the lab and runs the body, or says what stands in its way.
-    fn trial(self, obstacles: &Obstacles) -> Trial {
-        let obstacle = obstacles.to(&self.plan);
-        Trial::ignorable_test(self.name.clone(), move || match obstacle {
-            None => self.run().map(|()| Completion::Completed),
-            Some(obstacle) if is_required() => Err(obstacle.into()),
-            Some(obstacle) => Ok(Completion::ignored_with(obstacle)),
-        })
-    }
-
-    fn run(self) -> std::result::Result<(), Failed> {
-        let mut lab = Lab::new(&self.plan).map_err(|error| format!("building the lab: {error}"))?;
-        (self.body)(&mut lab)
-            .map_err(|error| Failed::from(format!("{error}\n\n{}", lab.diagnosis())))
-    }
-}
-
-fn is_required() -> bool {
-    std::env::var_os("SILK_VTEP_REQUIRE_NETNS").is_some_and(|value| value == "1")
-}
+use libtest_mimic::Arguments;
+use support::{Case, Obstacles};
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();

@@ -27,7 +27,6 @@ pub(super) fn run(
     let namespace = environment.namespace()?;
     let who = environment.attachment(&config.name);
     let ipam = Ipam::new(config, environment);
-    check_is_new(&ipam, &who)?;
     let network = daemon::discover(&config.daemon)?;
     let pool = ipam::pool(network.overlay_subnet, config.subnet)?;
     let wiring = Wiring::of(config, &network);
@@ -41,20 +40,7 @@ pub(super) fn run(
         gso_max_segs: wiring.gso_max_segs,
     };
     let made = attach(config, &who, environment.netns(), &spec, stdout);
-    made.map_err(|error| and_undone(error, ipam.del(&who)))
-}
-
-/// # Errors
-/// The container has an address already. Whether it has a link by that name is seen when the link is made.
-fn check_is_new(ipam: &Ipam<'_>, who: &Attachment) -> Result<(), CniError> {
-    let held = ipam.reservations.addresses(who)?;
-    let Some(address) = held.first() else {
-        return Ok(());
-    };
-    let details = format!(
-        "{address} has been allocated to {who}, duplicate allocation is not allowed (DEL it first)"
-    );
-    Err(CniError::step("run ipam plugin", details))
+    made.map_err(|error| and_undone(error, ipam.del(&who, Some(address))))
 }
 
 fn attach(

@@ -19,6 +19,9 @@ const MTU_BYTES: std::ops::RangeInclusive<u64> = 68..=65_535;
 /// What the host's address leaves of an IPv6 prefix that containers' IPv4 addresses are put into.
 const SUBNET6_PREFIX_MAX: u8 = 96;
 
+/// The key that GC has its list under.
+const VALID_ATTACHMENTS: &str = "cni.dev/valid-attachments";
+
 /// What the operator and the runtime want.
 #[derive(Debug, Clone)]
 pub(super) struct Config {
@@ -42,8 +45,8 @@ pub(super) struct Config {
     pub(super) ips: Vec<IpAddr>,
     /// `prevResult`.
     pub(super) prev_result: Option<Value>,
-    /// `cni.dev/valid-attachments`: container ids and links.
-    pub(super) valid: Option<Vec<(String, String)>>,
+    /// `cni.dev/valid-attachments`, which GC alone is to understand.
+    valid: Option<Value>,
 }
 
 /// Where the daemon is.
@@ -89,8 +92,24 @@ impl Config {
             data_dir,
             ips,
             prev_result: keys.find("prevResult").cloned(),
-            valid: keys.valid_attachments()?,
+            valid: keys.find(VALID_ATTACHMENTS).cloned(),
         })
+    }
+
+    /// Container ids and links of the attachments that GC keeps.
+    ///
+    /// # Errors
+    /// They are missing, or not what the specification says: nothing is safe to remove then.
+    pub(super) fn valid_attachments(&self) -> Result<Vec<(String, String)>, CniError> {
+        let list = match &self.valid {
+            None => Err(format!("`{VALID_ATTACHMENTS}` is missing")),
+            Some(Value::Array(list)) => list.iter().map(valid_attachment).collect(),
+            Some(other) => Err(format!(
+                "`{VALID_ATTACHMENTS}` is {}, not a list",
+                kind(other)
+            )),
+        };
+        list.map_err(CniError::config)
     }
 
     /// Where reservations of this network are, as Silk has host-local keep them.
@@ -102,6 +121,18 @@ impl Config {
     pub(super) fn address_v6(&self, address: Ipv4Addr) -> Option<Ipv6Addr> {
         let prefix = self.subnet6?.network().to_bits();
         Some(Ipv6Addr::from_bits(prefix | u128::from(address.to_bits())))
+    }
+}
+
+/// One entry of [`VALID_ATTACHMENTS`].
+fn valid_attachment(value: &Value) -> Result<(String, String), String> {
+    let object = value.as_object().map(Keys);
+    let of = |word| object.and_then(|keys| keys.text(word).ok().flatten());
+    match (of("containerID"), of("ifname")) {
+        (Some(id), Some(ifname)) => Ok((id.to_owned(), ifname.to_owned())),
+        _ => Err(format!(
+            "`{VALID_ATTACHMENTS}` has {value}, without `containerID` or `ifname`"
+        )),
     }
 }
 
@@ -242,27 +273,6 @@ impl<'a> Keys<'a> {
         };
         list.iter().map(address).collect()
     }
-
-    fn valid_attachments(self) -> Result<Option<Vec<(String, String)>>, String> {
-        let key = "cni.dev/valid-attachments";
-        let Some(list) = self.list(key)? else {
-            return Ok(None);
-        };
-        let attachment = |value: &Value| {
-            let object = value.as_object().map(Keys);
-            let of = |word| object.and_then(|keys| keys.text(word).ok().flatten());
-            match (of("containerID"), of("ifname")) {
-                (Some(id), Some(ifname)) => Ok((id.to_owned(), ifname.to_owned())),
-                _ => Err(format!(
-                    "`{key}` has {value}, without `containerID` or `ifname`"
-                )),
-            }
-        };
-        list.iter()
-            .map(attachment)
-            .collect::<Result<_, _>>()
-            .map(Some)
-    }
 }
 
 fn kind(value: &Value) -> &'static str {
@@ -341,6 +351,28 @@ mod tests {
     }
 
     #[test]
+    fn a_list_of_attachments_is_whole_or_none() {
+        let valid = |more: Value| {
+            let config = read(more).expect("other commands do not mind");
+            config.valid_attachments().map_err(|error| error.text())
+        };
+        let key = VALID_ATTACHMENTS;
+        let right = valid(json!({ key: [{ "containerID": "c1", "ifname": "eth0" }] }));
+        assert_eq!(right, Ok(vec![("c1".to_owned(), "eth0".to_owned())]));
+        assert_eq!(valid(json!({ key: [] })), Ok(vec![]));
+        for (more, said) in [
+            (json!({}), "is missing"),
+            (json!({ key: {} }), "not a list"),
+            (
+                json!({ key: [{ "ifname": "eth0" }] }),
+                "without `containerID`",
+            ),
+        ] {
+            assert!(valid(more).expect_err(said).contains(said));
+        }
+    }
+
+    #[test]
     fn an_ipv6_address_ends_with_the_ipv4_one() {
         let config = read(json!({ "subnet6": "fd00:a:0:6c::/64" })).expect("right");
         let address = config.address_v6(Ipv4Addr::new(10, 255, 108, 184));
@@ -370,10 +402,6 @@ mod tests {
             (
                 json!({ "runtimeConfig": { "ips": "10.0.0.1" } }),
                 "`ips` is a string, not a list",
-            ),
-            (
-                json!({ "cni.dev/valid-attachments": [{ "ifname": "eth0" }] }),
-                "without `containerID`",
             ),
         ] {
             let error = read(more.clone()).expect_err("it is wrong");

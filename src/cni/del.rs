@@ -25,7 +25,8 @@ pub(super) fn run(environment: &Environment, config: &Config) -> Result<(), CniE
         addresses.extend(wired(environment, &who, &reserved));
     }
     detach(config, &who, &addresses)?;
-    ipam.del(&who)
+    let mut held = reserved.iter().filter(|(_, owner)| owner.is(&who));
+    ipam.del(&who, held.find_map(|(address, _)| v4(*address)))
 }
 
 /// Takes the container from the daemon, the kernel and the store: all of ADD but the reservation.

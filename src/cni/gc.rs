@@ -17,12 +17,10 @@ use crate::control::container_store;
 /// # Errors
 /// The list is missing; or what could not be removed, after all else is.
 pub(super) fn run(config: &Config) -> Result<(), CniError> {
-    let Some(valid) = &config.valid else {
-        return Err(CniError::config("`cni.dev/valid-attachments` is missing"));
-    };
+    let valid = config.valid_attachments()?;
     let reservations = Reservations::of(config);
     let mut failures = Vec::new();
-    for Leftover { who, addresses } in leftovers(config, &reservations, valid)? {
+    for Leftover { who, addresses } in leftovers(config, &reservations, &valid)? {
         let removed = detach(config, &who, &addresses).and_then(|()| {
             reservations.release_where(|address, owner| {
                 owner.is(&who) && v4(address).is_some_and(|address| addresses.contains(&address))

@@ -2,29 +2,31 @@
 
 use std::fs::{File, TryLockError};
 use std::io;
+use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long a lock is waited for. Whoever has it holds it for milliseconds; two hundred who come at once are through in a second or two.
 pub(crate) const LOCK_PATIENCE: Duration = Duration::from_secs(20);
-/// Pause between two looks.
-const LOCK_PAUSE: Duration = Duration::from_millis(1);
 
 /// Takes the exclusive flock(2) of `file`, as Go's plugins do, for as long as it is open.
 ///
 /// # Errors
 /// `TimedOut` if others hold it all the time; or the errno of flock(2).
 pub(crate) fn lock_within(file: &File, patience: Duration) -> io::Result<()> {
-    let deadline = Instant::now() + patience;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(()),
-            Err(TryLockError::Error(error)) => return Err(error),
-            Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            Err(TryLockError::WouldBlock) => thread::sleep(LOCK_PAUSE),
-        }
+    match file.try_lock() {
+        Ok(()) => return Ok(()),
+        Err(TryLockError::Error(error)) => return Err(error),
+        Err(TryLockError::WouldBlock) => {}
+    }
+    // The kernel serves those that sleep in turn; looking again and again is unfair among many. Nothing but another thread ends such a
+    // sleep: one that is given up sleeps on, and its lock goes with its duplicate of the descriptor, which has the same.
+    let sleeper = file.try_clone()?;
+    let (done, locked) = mpsc::channel();
+    thread::Builder::new().spawn(move || drop(done.send(sleeper.lock())))?;
+    match locked.recv_timeout(patience) {
+        Ok(result) => result,
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
     }
 }
 

@@ -26,6 +26,7 @@ pub(crate) struct Plan {
     pub(super) marks: &'static str,
     pub(super) iptables: bool,
     pub(super) nftables: bool,
+    pub(super) programs: &'static [&'static str],
     pub(super) vtep_lines: &'static str,
     pub(super) kernel_words: &'static str,
     pub(super) more_overlays: &'static str,
@@ -49,6 +50,7 @@ impl Plan {
             marks: "table",
             iptables: false,
             nftables: false,
+            programs: &[],
             vtep_lines: "",
             kernel_words: "",
             more_overlays: "",
@@ -119,6 +121,12 @@ impl Plan {
     /// True if the test needs nftables.
     pub(crate) fn needs_nftables(&self) -> bool {
         self.nftables
+    }
+
+    /// The test runs these: names that PATH has, or paths.
+    pub(crate) fn programs(mut self, programs: &'static [&'static str]) -> Self {
+        self.programs = programs;
+        self
     }
 
     /// True if the test needs iptables.

@@ -5,6 +5,7 @@
 
 mod burst;
 mod capture;
+mod case;
 mod cell;
 mod container;
 mod daemon;
@@ -24,6 +25,7 @@ mod underlay;
 
 pub(crate) use burst::{Arrivals, burst_with_replies};
 pub(crate) use capture::{Injector, Outer, Sniffer};
+pub(crate) use case::Case;
 pub(crate) use cell::Cell;
 pub(crate) use container::{Container, host_veth_name};
 pub(crate) use daemon::{Daemon, Ended};

@@ -37,8 +37,17 @@ impl Obstacles {
         let nftables = self.to_nftables.as_ref();
         let nftables = nftables.filter(|_| plan.needs_nftables());
         let tools = iptables.or(nftables);
-        self.to_namespaces.as_ref().or(vxlan).or(tools).cloned()
+        let obstacle = self.to_namespaces.as_ref().or(vxlan).or(tools);
+        obstacle.cloned().or_else(|| missing_program(plan))
     }
+}
+
+fn missing_program(plan: &Plan) -> Option<String> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_there =
+        |program: &&&str| std::env::split_paths(&path).any(|at| at.join(program).exists());
+    let missing = plan.programs.iter().find(|program| !is_there(program));
+    missing.map(|program| format!("needs {program}"))
 }
 
 fn reason(need: &str, tried: Result) -> Option<String> {

@@ -47,6 +47,8 @@ impl<'a> Ipam<'a> {
     /// It has one, there is none left, the one asked for cannot be had, or the directory cannot be written. Nothing is reserved then.
     pub(super) fn add(&self, pool: &Pool, who: &Attachment) -> Result<Ipv4Addr, CniError> {
         if let Some(host_local) = &self.host_local {
+            // It would give a second address that is asked for.
+            self.reservations.check_none(who)?;
             return host_local.add(self.config, pool, || self.reservations.release(who));
         }
         let mut asked = arguments::ip(&self.environment.args)?
@@ -57,17 +59,14 @@ impl<'a> Ipam<'a> {
         self.reservations.reserve(pool, who, asked)
     }
 
-    /// Gives back what is reserved for `who`; nothing is no error.
+    /// Gives back what is reserved for `who`, `held` if anything; nothing is no error.
     ///
     /// # Errors
     /// A reservation cannot be removed.
-    pub(super) fn del(&self, who: &Attachment) -> Result<(), CniError> {
-        let held = self.reservations.addresses(who)?;
-        if let (Some(host_local), Some(&address)) = (&self.host_local, held.first()) {
+    pub(super) fn del(&self, who: &Attachment, held: Option<Ipv4Addr>) -> Result<(), CniError> {
+        if let (Some(host_local), Some(address)) = (&self.host_local, held) {
             // It wants to know a range to give back an address, and any will do.
-            if let Some(pool) = Pool::around(address)
-                && let Err(error) = host_local.del(self.config, &pool)
-            {
+            if let Err(error) = host_local.del(self.config, &Pool::around(address)) {
                 super::note(format_args!("host-local DEL: {}", error.text()));
             }
         }
@@ -82,9 +81,9 @@ impl<'a> Ipam<'a> {
             let details = format!("{address} is not reserved for {who}");
             return Err(CniError::step(STEP, details));
         }
-        match (&self.host_local, Pool::around(address.into())) {
-            (Some(host_local), Some(pool)) => host_local.check(self.config, &pool),
-            _ => Ok(()),
+        match &self.host_local {
+            Some(host_local) => host_local.check(self.config, &Pool::around(address)),
+            None => Ok(()),
         }
     }
 }

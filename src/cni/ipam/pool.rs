@@ -1,7 +1,7 @@
 //! The addresses of a subnet that containers may have, in the order that host-local tries them.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
@@ -35,12 +35,9 @@ impl Pool {
     }
 
     /// Some pool with `address` in it.
-    pub(super) fn around(address: IpAddr) -> Option<Self> {
-        let IpAddr::V4(address) = address else {
-            return None;
-        };
-        let subnet = Ipv4Net::new(address, 24).ok()?.trunc();
-        Some(Self { subnet })
+    pub(super) fn around(address: Ipv4Addr) -> Self {
+        let subnet = Ipv4Net::new_assert(address, 24).trunc();
+        Self { subnet }
     }
 
     /// Its subnet.

@@ -94,6 +94,12 @@ impl Reservations {
         Ok(of_who.map(|(address, _)| address).collect())
     }
 
+    /// # Errors
+    /// Something is reserved for `who`.
+    pub(super) fn check_none(&self, who: &Attachment) -> Result<(), CniError> {
+        none_of(who, &self.all()?)
+    }
+
     /// Reserves the address that is `asked` for, or the next that is free.
     ///
     /// # Errors
@@ -107,13 +113,7 @@ impl Reservations {
         fs::create_dir_all(&self.directory).map_err(|error| self.failed("create", &error))?;
         let _lock = self.lock().map_err(|error| self.failed("lock", &error))?;
         let all = self.list().map_err(|error| self.failed("read", &error))?;
-        if let Some((address, _)) = all.iter().find(|(_, owner)| owner.is(who)) {
-            let id = &who.container_id;
-            let details = format!(
-                "{address} has been allocated to {id}, duplicate allocation is not allowed"
-            );
-            return Err(CniError::step(STEP, details));
-        }
+        none_of(who, &all)?;
         let taken: BTreeSet<_> = all.into_iter().map(|(address, _)| address).collect();
         let is_free = |address: &Ipv4Addr| !taken.contains(&IpAddr::V4(*address));
         let chosen = match asked {
@@ -228,6 +228,17 @@ impl Reservations {
     }
 }
 
+/// In host-local's words.
+fn none_of(who: &Attachment, all: &[(IpAddr, Owner)]) -> Result<(), CniError> {
+    let Some((address, _)) = all.iter().find(|(_, owner)| owner.is(who)) else {
+        return Ok(());
+    };
+    let details = format!(
+        "{address} has been allocated to {who}, duplicate allocation is not allowed (DEL it first)"
+    );
+    Err(CniError::step(STEP, details))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -285,7 +296,7 @@ mod tests {
         assert!(error.ends_with("no IP addresses available in range set: 10.1.0.1-10.1.0.6"));
         let error = reserve(&reservations, &pool, "a").expect_err("it has one");
         assert!(
-            error.contains("10.1.0.2 has been allocated to a"),
+            error.contains("10.1.0.2 has been allocated to eth0 of container a"),
             "{error}"
         );
     }

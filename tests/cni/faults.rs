@@ -1,0 +1,5 @@
+use crate::support::Case;
+
+pub(crate) fn cases() -> Vec<Case> {
+    Vec::new()
+}
