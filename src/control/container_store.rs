@@ -74,6 +74,8 @@ pub struct Attachment {
 pub struct Stored {
     /// Its place in the file: the base name of its namespace's path, or the container's id.
     pub key: String,
+    /// The runtime's id of it, which Silk calls its handle.
+    pub handle: Option<String>,
     /// Its address.
     pub address: Ipv4Addr,
     /// Who it is; `None` in entries of Silk's own plugin.
@@ -283,6 +285,9 @@ impl Stored {
     fn of(key: &str, value: &Value) -> Option<Self> {
         Some(Self {
             key: key.to_owned(),
+            handle: (value.get("handle"))
+                .and_then(Value::as_str)
+                .map(str::to_owned),
             address: value.get("ip")?.as_str()?.parse().ok()?,
             attachment: value
                 .get("metadata")

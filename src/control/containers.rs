@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::config::VtepConfig;
 use super::container::{ContainerKey, LocalContainer};
-use super::datastore::Stored;
+use super::container_store::Stored;
 use crate::netlink::HostLink;
 use crate::tables::ContainerTable;
 
@@ -138,8 +138,11 @@ impl Containers {
         for link in links {
             self.adopt(link);
         }
-        let stored = stored.iter().filter_map(|stored| self.name(stored).err());
-        told.extend(stored.map(|refusal| left_out(&refusal)));
+        for stored in stored {
+            let refused =
+                stored_addresses(stored).filter_map(|address| self.name(address, stored).err());
+            told.extend(refused.map(|refusal| left_out(&refusal)));
+        }
         told
     }
 
@@ -161,21 +164,29 @@ impl Containers {
         }
     }
 
-    /// Says who a container is that only its address was known of.
-    fn name(&mut self, stored: &Stored) -> Result<(), ContainerRefusal> {
-        let address = stored.address;
+    /// Says who a container is that was known by its address alone.
+    fn name(&mut self, address: IpAddr, stored: &Stored) -> Result<(), ContainerRefusal> {
         if !self.in_our_subnet(address) {
             // Another VTEP's.
             return Ok(());
         }
         let Some(held) = self.held.get_mut(&address) else {
-            let reason = format!("the datastore has it as {}, and it has no link", stored.id);
+            let reason = format!("the datastore has it as {}, and it has no link", stored.key);
             return Err(ContainerRefusal { address, reason });
         };
-        if held.container.id.is_none() {
-            held.container.id = Some(stored.id.clone());
-            held.container.netns = stored.netns.clone();
+        let container = &mut held.container;
+        if container.id.is_some() {
+            return Ok(());
         }
+        let attachment = stored.attachment.as_ref();
+        // Silk keeps the last part of the namespace's path, and of `/proc/PID/ns/net` that names none.
+        let base_name = (stored.key != "net").then_some(&stored.key);
+        let netns = attachment.map(|attachment| &attachment.netns).or(base_name);
+        container.id = attachment
+            .map(|attachment| attachment.container_id.clone())
+            .or_else(|| stored.handle.clone());
+        container.ifname = attachment.map(|attachment| attachment.ifname.clone());
+        container.netns = netns.cloned();
         Ok(())
     }
 
@@ -235,6 +246,14 @@ fn check_word(key: &str, word: Option<&str>) -> Result<(), String> {
     }
 }
 
+fn stored_addresses(stored: &Stored) -> impl Iterator<Item = IpAddr> + use<> {
+    let attachment = stored.attachment.as_ref();
+    let v6 = attachment.and_then(|attachment| attachment.ipv6);
+    [stored.address.into()]
+        .into_iter()
+        .chain(v6.map(IpAddr::V6))
+}
+
 fn left_out(refusal: &ContainerRefusal) -> String {
     format!("left out: {refusal}")
 }
@@ -242,6 +261,7 @@ fn left_out(refusal: &ContainerRefusal) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::container_store::Attachment;
     use crate::control::fixtures::{CONFIG, config, ip};
     use crate::netlink::Traffic;
 
@@ -408,23 +428,31 @@ mod tests {
     #[test]
     fn a_restart_finds_containers_by_disk_kernel_and_datastore() {
         let mut registry = registry();
+        let silks = |key: &str, address: [u8; 4]| Stored {
+            key: key.to_owned(),
+            handle: Some(format!("of {key}")),
+            address: address.into(),
+            attachment: None,
+        };
+        let attachment = Attachment {
+            container_id: "d".to_owned(),
+            ifname: "eth0".to_owned(),
+            network: "silk".to_owned(),
+            netns: "/var/run/netns/d".to_owned(),
+            mtu: 1410,
+            ipv6: None,
+        };
         let stored = [
+            silks("c", [10, 255, 108, 4]),
             Stored {
-                id: "c".to_owned(),
-                address: ip("10.255.108.4"),
-                netns: Some("cc".to_owned()),
+                attachment: Some(attachment),
+                ..silks("elsewhere", [10, 255, 108, 5])
             },
-            Stored {
-                id: "gone".to_owned(),
-                address: ip("10.255.108.9"),
-                netns: None,
-            },
+            // Known better.
+            silks("net", [10, 255, 108, 2]),
+            silks("gone", [10, 255, 108, 9]),
             // Of another network on this host.
-            Stored {
-                id: "other".to_owned(),
-                address: ip("10.254.1.2"),
-                netns: None,
-            },
+            silks("other", [10, 254, 1, 2]),
         ];
         let foreign = HostLink {
             name: "s-010254001002".to_owned(),
@@ -443,13 +471,13 @@ mod tests {
             &stored,
         );
         let named = LocalContainer {
-            id: Some("c".to_owned()),
-            netns: Some("cc".to_owned()),
+            id: Some("of c".to_owned()),
+            netns: Some("c".to_owned()),
             ..unknown(4)
         };
         assert_eq!(
             all(&registry),
-            [container("a", 2), unknown(3), named, unknown(5)]
+            [container("a", 2), unknown(3), named, container("d", 5)]
         );
         assert_eq!(
             told,

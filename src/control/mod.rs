@@ -11,7 +11,6 @@ pub mod config;
 pub mod container;
 pub mod container_store;
 pub mod containers;
-pub mod datastore;
 pub mod directory;
 pub mod entry;
 pub(crate) mod file_lock;

@@ -17,6 +17,7 @@ use super::port_holder::{Host, tcp_port_holder};
 use super::workers::{Workers, check_cpus};
 use super::{Daemon, DaemonError, OwnedDevice, limits, link_facts, offload};
 use crate::control::config::{Bind, VtepConfig, carried_bytes};
+use crate::control::container_store::ContainerStore;
 use crate::control::{Config, Control, HealthServer, Server, StateFile};
 use crate::control::{ContainerOptions, Options};
 use crate::counters::Counters;
@@ -278,7 +279,7 @@ fn container_options(vtep: &VtepConfig, mtu_bytes: u32, socket: &Path) -> Contai
         gso_max_segs: vtep.offload.udp_gso.then(|| run_max_segs(mtu_bytes)),
         state: state_path(vtep, socket, "containers.json").map(StateFile::of_containers),
         links: Box::new(host_links),
-        datastore: vtep.datastore.clone(),
+        datastore: vtep.datastore.as_ref().map(ContainerStore::new),
     }
 }
 

@@ -155,7 +155,8 @@ fn datastore_tells(lab: &mut Lab) -> Result {
     daemon.start()?;
     let known = who(daemon)?;
     ensure!(known == [json!([ADDRESS, netns.name(), "c1"])], "{known:?}");
-    let told = "left out: container 10.255.108.77: the datastore has it as c2, and it has no link";
+    let told =
+        "left out: container 10.255.108.77: the datastore has it as gone, and it has no link";
     ensure!(daemon.stderr().contains(told), "{}", daemon.stderr());
     daemon.terminate()
 }

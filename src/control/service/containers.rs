@@ -1,17 +1,16 @@
 //! What control does for this cell's containers: tells what they are wired with, keeps their registry, shows it.
 
-use std::path::PathBuf;
-
 use super::Control;
 use super::Master;
+use crate::control::StateFile;
 use crate::control::config::VtepConfig;
 use crate::control::container::{
     Added, ContainerKey, ContainerRequest, ContainerRow, HostLinkSource, LinkCount, LocalContainer,
     Removed,
 };
+use crate::control::container_store::{ContainerStore, Entries};
 use crate::control::containers::{Containers, Registered};
 use crate::control::protocol::{Failure, Network, Reply};
-use crate::control::{StateFile, datastore};
 use crate::netlink::HostLink;
 use crate::tables::MarkSource;
 
@@ -26,7 +25,7 @@ pub struct ContainerOptions {
     /// Tells what the kernel knows of the host's ends.
     pub links: HostLinkSource,
     /// Silk's record of its containers, read at the start.
-    pub datastore: Option<PathBuf>,
+    pub datastore: Option<ContainerStore>,
 }
 
 impl ContainerOptions {
@@ -34,15 +33,16 @@ impl ContainerOptions {
     pub(super) fn restore(&self, vtep: &VtepConfig) -> (Containers, Vec<String>) {
         let mut containers = Containers::new(vtep);
         let (saved, damage) = (self.state.as_ref()).map_or_else(Default::default, StateFile::load);
-        let stored = self
-            .datastore
-            .as_deref()
-            .map_or(Ok(vec![]), datastore::read);
         let mut told: Vec<_> = damage.into_iter().collect();
-        let stored = stored.unwrap_or_else(|error| {
-            told.push(error.to_string());
-            Vec::new()
-        });
+        let stored = self.datastore.as_ref().map(ContainerStore::read);
+        let stored = match stored.transpose() {
+            Ok(entries) => entries.unwrap_or_default(),
+            Err(error) => {
+                told.push(format!("starting without the datastore: {error}"));
+                Entries::default()
+            }
+        };
+        let stored: Vec<_> = stored.containers().collect();
         match (self.links)(None) {
             Ok(links) => told.extend(containers.restore(saved, &links, &stored)),
             Err(error) => told.push(format!("containers are not known: {error}")),
