@@ -40,6 +40,12 @@ fn main() -> ExitCode {
         trial("tcp_is_measured_and_told", &obstacle, tcp),
         trial("udp_is_measured_and_told", &obstacle, udp),
         trial("round_trips_are_measured_and_told", &obstacle, round_trips),
+        trial("the_cni_plugin_is_measured_and_told", &obstacle, cni),
+        trial(
+            "sigint_ends_the_cni_plugins_and_nothing_stays",
+            &obstacle,
+            cni_interrupted,
+        ),
         trial("sigint_ends_it_and_nothing_stays", &obstacle, || {
             interrupted(Signal::SIGINT)
         }),
@@ -131,10 +137,52 @@ fn round_trips() -> Result {
     rows.check_no_more()
 }
 
+fn cni() -> Result {
+    let ended = Run::start_words("bench cni --count 12 --parallel 4 --json")?.wait()?;
+    ensure!(ended.status.success(), "{}: {}", ended.status, ended.stderr);
+    run::check_nothing_stayed()?;
+    let json: serde_json::Value = serde_json::from_str(&ended.stdout)?;
+    ensure!(json["containers"] == 12, "{json}");
+    let rows = json["results"].as_array().ok_or("no results")?;
+    let measured: Vec<_> = rows
+        .iter()
+        .map(|row| (row["command"].as_str(), row["at_once"].as_u64()))
+        .collect();
+    let expected = [
+        ("VERSION", 1),
+        ("ADD", 1),
+        ("DEL", 1),
+        ("ADD", 4),
+        ("DEL", 4),
+    ];
+    let expected = expected.map(|(command, at_once)| (Some(command), Some(at_once)));
+    ensure!(measured == expected, "{measured:?}");
+    for row in rows {
+        let figure = |key: &str| row[key].as_f64().unwrap_or_default();
+        let (p50, p99, max) = (figure("p50_ms"), figure("p99_ms"), figure("max_ms"));
+        ensure!(
+            row["calls"] == 12 && p50 > 0.0 && p50 <= p99 && p99 <= max,
+            "{row}"
+        );
+    }
+    Ok(())
+}
+
+fn cni_interrupted() -> Result {
+    ends_at(
+        Signal::SIGINT,
+        Run::start_words("bench cni --count 100 --json")?,
+        "[3/",
+    )
+}
+
 fn interrupted(signal: Signal) -> Result {
-    let mut run = Run::start("--only tcp")?;
     // Everything is built by then.
-    run.wait_until_it_says("[1/")?;
+    ends_at(signal, Run::start("--only tcp")?, "[1/")
+}
+
+fn ends_at(signal: Signal, mut run: Run, step: &str) -> Result {
+    run.wait_until_it_says(step)?;
     run.signal(signal)?;
     let ended = run.wait()?;
     ensure!(

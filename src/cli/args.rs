@@ -1,6 +1,7 @@
 //! What may be typed, as clap sees it. The words after a table's name are read by [`words`](super::words), as `ip` reads its own.
 
 mod bench;
+mod bench_cni;
 mod replay;
 
 use std::net::Ipv4Addr;
@@ -14,6 +15,7 @@ use crate::control::config::is_link_name;
 use crate::control::default_socket_path;
 
 pub use bench::{BenchArgs, BenchRival, BenchSubject, BenchWire, VtepSetting};
+pub use bench_cni::{BenchOf, CniBenchArgs};
 pub use replay::ReplayArgs;
 
 /// What a veth takes (`ETH_MIN_MTU`, `ETH_MAX_MTU` in the kernel, which refuses the rest with a bare EINVAL).

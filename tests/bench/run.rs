@@ -54,11 +54,17 @@ pub(crate) struct Ended {
 impl Run {
     /// Starts the shortest run on one wire, with `options` besides.
     pub(crate) fn start(options: &str) -> Result<Self> {
+        Self::start_words(&format!(
+            "bench --json --quick --rounds 1 --wire super {options}"
+        ))
+    }
+
+    /// Starts `silk-vtep` with `words`.
+    pub(crate) fn start_words(words: &str) -> Result<Self> {
         let output = tempfile::tempdir()?;
         let file = |name| File::create(output.path().join(name));
         let child = Command::new(env!("CARGO_BIN_EXE_silk-vtep"))
-            .args("bench --json --quick --rounds 1 --wire super".split(' '))
-            .args(options.split_whitespace())
+            .args(words.split_whitespace())
             .stdin(Stdio::null())
             .stdout(file("stdout")?)
             .stderr(file("stderr")?)

@@ -7,9 +7,15 @@ use std::str::FromStr;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
+use super::BenchOf;
+
 /// How to measure.
 #[derive(Debug, Clone, Default, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct BenchArgs {
+    /// What to measure instead of dataplanes.
+    #[command(subcommand)]
+    pub of: Option<BenchOf>,
     /// Finish in about a minute: one round, short measurements
     #[arg(long)]
     pub quick: bool,

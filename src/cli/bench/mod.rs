@@ -5,8 +5,11 @@
 //! of all dataplanes are built afresh and every exercise is done on one and at once on the next, so that whatever
 //! else changes on the machine changes for all. What was disturbed all the same is void.
 //!
+//! `bench cni` measures the CNI plugin instead.
+//!
 //! All load comes from threads of this process, whose sockets were made inside the containers.
 
+mod cni;
 mod curve;
 mod dataplane;
 mod exercise;
@@ -39,7 +42,7 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::cli::CliError;
-use crate::cli::args::{BenchArgs, BenchRival, VtepSetting};
+use crate::cli::args::{BenchArgs, BenchOf, BenchRival, VtepSetting};
 use crate::cli::lab::interrupt::Interrupt;
 use crate::cli::lab::{LabError, configuration};
 use crate::cli::words::UsageError;
@@ -58,6 +61,9 @@ use wire::Wire;
 /// # Errors
 /// [`CliError::Usage`] if the daemons would refuse what is to be set; [`CliError::Failed`] with what failed first. All was removed by then as far as it could be.
 pub fn run(args: &BenchArgs, json: bool) -> Result<(), CliError> {
+    if let Some(BenchOf::Cni(args)) = &args.of {
+        return cni::run(args, json);
+    }
     configuration::check(&args.set).map_err(wrong_setting)?;
     let ovs_version = match args.against {
         Some(BenchRival::Ovs) => Some(

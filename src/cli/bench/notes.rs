@@ -10,6 +10,8 @@ use super::summary::Row;
 use super::table::number;
 use crate::cli::args::BenchSubject;
 
+/// Of figures that nobody should quote.
+pub(super) const UNOPTIMIZED: &str = "DEBUG BUILD: the figures say nothing; build with --release";
 /// Why there is no ratio.
 pub(super) const NO_KERNEL_VXLAN: &str =
     "this kernel has no VXLAN device to compare with: silk-vtep is measured without a ratio";
@@ -37,10 +39,7 @@ pub(super) fn all(
     );
     let compared = dataplanes.contains(&Dataplane::Kernel);
     let known = [
-        (
-            !machine.optimized,
-            "DEBUG BUILD: the figures say nothing; build with --release".to_owned(),
-        ),
+        (!machine.optimized, UNOPTIMIZED.to_owned()),
         (!compared, NO_KERNEL_VXLAN.to_owned()),
         (
             plan.quick,

@@ -21,7 +21,7 @@ const OWN: [&str; 7] = [
 ];
 
 /// The file for `cell`, whose one peer is `peer`, with `settings` in its `[vtep]`.
-pub(super) fn text(cell: &CellPlan, peer: &CellPlan, settings: &[VtepSetting]) -> String {
+pub(in crate::cli) fn text(cell: &CellPlan, peer: &CellPlan, settings: &[VtepSetting]) -> String {
     let mut text = format!(
         r#"[vtep]
 local = "{}"
