@@ -78,7 +78,7 @@ fn is_anothers(address: Ipv4Addr, who: &Attachment, reserved: &[(IpAddr, Owner)]
     held.is_some_and(|(_, owner)| !owner.is(who))
 }
 
-/// A store that cannot be read is told, and does not keep a container from being removed.
+/// A store that cannot be read is told, and does not keep a container's link from being removed.
 pub(super) fn stored(config: &Config) -> Entries {
     let entries = ContainerStore::new(&config.store).read();
     entries
@@ -98,17 +98,20 @@ fn unrecord(config: &Config, who: &Attachment, addresses: &[Ipv4Addr]) -> Result
         // Silk's plugin made it.
         None => addresses.contains(&stored.address),
     };
-    // A store that nothing is to be removed from need not be there.
-    if !stored(config).containers().any(|stored| is_gone(&stored)) {
+    let store = ContainerStore::new(&config.store);
+    let failed = |error| CniError::store("write container metadata", &error);
+    // A store that nothing is to be removed from need not be there, nor be writable.
+    let entries = store.read().map_err(failed)?;
+    if !entries.containers().any(|stored| is_gone(&stored)) {
         return Ok(());
     }
-    let removed = ContainerStore::new(&config.store).update(|entries| {
+    let removed = store.update(|entries| {
         let gone: Vec<_> = entries.containers().filter(is_gone).collect();
         for stored in gone {
             entries.remove(&stored.key);
         }
     });
-    removed.map_err(|error| CniError::store("write container metadata", &error))
+    removed.map_err(failed)
 }
 
 pub(super) fn v4(address: IpAddr) -> Option<Ipv4Addr> {

@@ -196,6 +196,8 @@ impl Plugin {
     /// What the datastore holds; an empty object if there is none.
     pub(crate) fn stored(&self) -> Result<Value> {
         match fs::read(self.store()) {
+            // As whoever was killed before it wrote anything leaves it.
+            Ok(bytes) if bytes.is_empty() => Ok(json!({})),
             Ok(bytes) => Ok(serde_json::from_slice(&bytes)?),
             Err(_) => Ok(json!({})),
         }

@@ -10,7 +10,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
@@ -26,6 +26,8 @@ use crate::error::SetupError;
 const LINE_BREAK: &str = "\r\n";
 const LAST_RESERVED: &str = "last_reserved_ip.0";
 const LOCK: &str = "lock";
+/// What is to be a reservation, under the lock; one that is left over is written over.
+const UNFINISHED: &str = ".reserving";
 
 /// One network's directory.
 #[derive(Debug)]
@@ -186,9 +188,9 @@ impl Reservations {
             let Some(address) = name.to_str().and_then(|name| name.parse().ok()) else {
                 continue;
             };
-            // One that cannot be read is somebody's all the same.
-            let text = fs::read_to_string(self.directory.join(&name)).unwrap_or_default();
-            all.push((address, Owner::of(&text)));
+            // What is no text is nobody's that CNI knows, and taken all the same.
+            let bytes = fs::read(self.directory.join(&name))?;
+            all.push((address, Owner::of(&String::from_utf8_lossy(&bytes))));
         }
         Ok(all)
     }
@@ -198,16 +200,21 @@ impl Reservations {
         text.parse().ok()
     }
 
+    /// Whole or not at all, unlike host-local: a file without an id would be nobody's to give back. The lock keeps others out.
     fn write(&self, address: Ipv4Addr, who: &Attachment) -> io::Result<()> {
-        let path = self.directory.join(address.to_string());
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true).mode(0o644);
-        let mut file = options.open(&path)?;
+        let (path, unfinished) = (
+            self.directory.join(address.to_string()),
+            self.directory.join(UNFINISHED),
+        );
         let text = format!("{}{LINE_BREAK}{}", who.container_id, who.ifname);
-        let written = file
-            .write_all(text.as_bytes())
+        let written = fs::write(&unfinished, text)
+            .and_then(|()| fs::rename(&unfinished, &path))
             .and_then(|()| fs::write(self.directory.join(LAST_RESERVED), address.to_string()));
-        written.inspect_err(|_| drop(fs::remove_file(&path)))
+        written.inspect_err(|_| {
+            for path in [&path, &unfinished] {
+                drop(fs::remove_file(path));
+            }
+        })
     }
 
     fn failed(&self, verb: &str, error: &io::Error) -> CniError {

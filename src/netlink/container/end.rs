@@ -90,10 +90,10 @@ impl<'a> End<'a> {
     pub(super) fn wire(&self, netlink: &mut Netlink) -> Result<u32, SetupError> {
         let index = self.verify_mac(netlink)?;
         for (path, value) in self.sysctls() {
-            let set = self.set_sysctl(netlink, &path, value);
-            // Silk ignores errors here, for kernels without IPv6. With an IPv6 address they matter.
-            if self.local.v6.is_some() || !path.starts_with("net/ipv6/") {
-                set?;
+            match self.set_sysctl(netlink, &path, value) {
+                // A kernel without IPv6 has nothing to switch off.
+                Err(error) if self.local.v6.is_none() && is_missing(&path, &error) => {}
+                set => set?,
             }
         }
         let steps = self.steps(index);
@@ -289,4 +289,9 @@ impl<'a> End<'a> {
     fn failed(&self, cause: String) -> SetupError {
         SetupError::new(self.operation, self.container.to_string(), cause)
     }
+}
+
+/// True if `error` is of a switch of IPv6's that the kernel does not have.
+fn is_missing(path: &str, error: &SetupError) -> bool {
+    path.starts_with("net/ipv6/") && error.cause.ends_with("ENOENT")
 }
