@@ -2,7 +2,7 @@
 //!
 //! Whoever wires a container tells it ([`LocalContainer`]). Nothing is delivered by it: the kernel's routes do that, so that a container
 //! the registry does not know is reached all the same. It tells the packet path which addresses are containers
-//! ([`ContainerTable`](crate::tables::ContainerTable)), and the operator whose they are.
+//! ([`ContainerTable`]), and the operator whose they are.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -142,6 +142,19 @@ impl Containers {
             let refused =
                 stored_addresses(stored).filter_map(|address| self.name(address, stored).err());
             told.extend(refused.map(|refusal| left_out(&refusal)));
+        }
+        told
+    }
+
+    /// Takes what was `saved` without looking whether it is still there. Tells what cannot be.
+    pub fn trust(&mut self, saved: Vec<Registered>) -> Vec<String> {
+        let mut told = Vec::new();
+        for registered in saved {
+            let address = registered.container.address;
+            match self.check(&registered.container) {
+                Ok(()) => drop(self.held.insert(address, registered)),
+                Err(reason) => told.push(left_out(&ContainerRefusal { address, reason })),
+            }
         }
         told
     }

@@ -45,7 +45,10 @@ impl ContainerOptions {
         let stored: Vec<_> = stored.containers().collect();
         match (self.links)(None) {
             Ok(links) => told.extend(containers.restore(saved, &links, &stored)),
-            Err(error) => told.push(format!("containers are not known: {error}")),
+            Err(error) => {
+                told.push(format!("containers are as they were, unseen: {error}"));
+                told.extend(containers.trust(saved));
+            }
         }
         (containers, told)
     }
@@ -270,6 +273,31 @@ mod tests {
         assert_eq!(rows[1].group, Some(GroupId(5)));
         let link = rows[1].link.expect("it has a link");
         assert_eq!((link.mtu, link.tx_packets, link.rx_packets), (1410, 30, 0));
+    }
+
+    #[test]
+    fn what_was_saved_is_kept_while_the_kernel_cannot_be_asked() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let file = || StateFile::of_containers(directory.path().join("containers.json"));
+        let saved = Registered {
+            container: container("a", 9),
+            link_index: 9,
+        };
+        file().save(&[&saved]).expect("the directory is ours");
+        let options = ContainerOptions {
+            mtu_bytes: 1410,
+            gso_max_segs: None,
+            state: Some(file()),
+            links: Box::new(|_| Err(crate::error::SetupError::new("open", "netlink", "EMFILE"))),
+            datastore: None,
+        };
+        let vtep = fixtures::config(fixtures::CONFIG).vtep;
+        let (containers, told) = options.restore(&vtep);
+        assert!(containers.iter().eq([&saved]));
+        assert_eq!(
+            told,
+            ["containers are as they were, unseen: open netlink: EMFILE"]
+        );
     }
 
     #[test]
