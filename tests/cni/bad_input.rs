@@ -71,7 +71,7 @@ fn configurations(lab: &mut Lab) -> Result {
         answer
             .refused(code, "")
             .map_err(|error| format!("{stdin}: {error}"))?;
-        ensure!(answer.text("details") != "", "{answer:?}");
+        ensure!(!answer.text("details").is_empty(), "{answer:?}");
     }
     plugin.left_nothing(&before, &[&web])
 }

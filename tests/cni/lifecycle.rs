@@ -34,6 +34,11 @@ pub(crate) fn cases() -> Vec<Case> {
         ),
         case("namespaces_by_process_do_not_collide", by_process),
         case("a_container_may_have_ipv6", with_ipv6),
+        Case::new(
+            "lifecycle::both_families_cross_the_overlay",
+            Plan::of(&[Silk, Silk]).overlay_v6().cold(),
+            both_families_cross,
+        ),
     ]
 }
 
@@ -294,4 +299,33 @@ fn with_ipv6(lab: &mut Lab) -> Result {
     plugin.del(&a)?;
     plugin.del(&b)?;
     plugin.left_nothing(&before, &[&a, &b])
+}
+
+fn both_families_cross(lab: &mut Lab) -> Result {
+    let (mut here, mut there) = (Plugin::new(lab, 0)?, Plugin::new(lab, 1)?);
+    here.set("subnet6", lab.cells[0].site.subnet_v6());
+    there.set("subnet6", lab.cells[1].site.subnet_v6());
+    let (a, b) = (Sandbox::new("a")?, Sandbox::new("b")?);
+    here.add(&a)?;
+    let result = there.add(&b)?;
+    let to: std::net::Ipv6Addr = "fd00:a:0:2b::aff:2b02".parse()?;
+    ensure!(
+        result["ips"][1]["address"] == format!("{to}/128"),
+        "{result}"
+    );
+    ping(&a.namespace, address_of(&result)?, 5, "-M do -s 1422")?;
+    ping(&a.namespace, to, 5, "-M do -s 1402")?;
+    // The daemon knows both of a container's addresses, and forgets both.
+    let list = json!({ "container": "list" });
+    let known = lab.cells[0].daemon()?.request(&list)?;
+    ensure!(
+        known.as_array().is_some_and(|rows| rows.len() == 2),
+        "{known}"
+    );
+    here.del(&a)?;
+    there.del(&b)?;
+    let known = lab.cells[0].daemon()?.request(&list)?;
+    ensure!(known == json!([]), "{known}");
+    here.left_no_trace(&[&a])?;
+    there.left_no_trace(&[&b])
 }

@@ -1,8 +1,6 @@
 //! A container as a runtime makes it before it calls plugins: an id, and a namespace with nothing but `lo`.
 
-use std::net::Ipv4Addr;
-
-use crate::support::{End, Namespace, Result};
+use crate::support::{Namespace, Result};
 
 /// What CNI_CONTAINERID, CNI_IFNAME and CNI_NETNS say.
 pub(crate) struct Sandbox {
@@ -31,14 +29,6 @@ impl Sandbox {
     /// The names of its links.
     pub(crate) fn links(&self) -> Result<Vec<String>> {
         link_names(&self.namespace)
-    }
-
-    /// The sandbox at `address`, as one end of some traffic.
-    pub(crate) fn end(&self, address: Ipv4Addr) -> End<'_> {
-        End {
-            namespace: &self.namespace,
-            address: address.into(),
-        }
     }
 }
 

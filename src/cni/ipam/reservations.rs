@@ -341,7 +341,7 @@ mod tests {
         assert_eq!(held("old"), [IpAddr::from([10, 1, 0, 4])]);
         assert_eq!(held("c1"), [IpAddr::from([10, 1, 0, 2])]);
         reservations.release(&who("old")).expect("it is there");
-        assert_eq!(held("old"), [IpAddr::from([0; 4]); 0]);
+        assert!(held("old").is_empty());
         assert!(reservations.directory.join("10.1.0.5").exists());
     }
 
