@@ -26,6 +26,7 @@ pub(crate) mod fixture;
 mod ingress;
 mod outer;
 mod reply;
+mod source;
 
 pub use egress::{Egress, Encap, TooBig, egress, egress_super_frame};
 pub use ingress::{Deliver, Ingress, Received, ingress};
