@@ -21,6 +21,7 @@ mod cells {
     pub(crate) mod repair;
     pub(crate) mod restart;
     pub(crate) mod setup;
+    pub(crate) mod spoof;
     pub(crate) mod stepdown;
     pub(crate) mod tables;
     pub(crate) mod wire;
@@ -93,6 +94,7 @@ fn main() -> ExitCode {
         cells::setup::cases(),
         cells::doctor::cases(),
         cells::garbage::cases(),
+        cells::spoof::cases(),
     ];
     let obstacles = Obstacles::probe();
     let trials = cases
