@@ -24,6 +24,7 @@ mod cells {
     pub(crate) mod spoof;
     pub(crate) mod stepdown;
     pub(crate) mod tables;
+    pub(crate) mod trace;
     pub(crate) mod wire;
 }
 
@@ -95,6 +96,7 @@ fn main() -> ExitCode {
         cells::doctor::cases(),
         cells::garbage::cases(),
         cells::spoof::cases(),
+        cells::trace::cases(),
     ];
     let obstacles = Obstacles::probe();
     let trials = cases

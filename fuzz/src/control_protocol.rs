@@ -10,7 +10,8 @@ use silk_vtep::control::link::MarksFact;
 use silk_vtep::control::protocol::{Applied, Failure, Reloaded, Reply, Request, Response, Show};
 use silk_vtep::control::rows::{FdbRow, GroupRow, LinkRow, NeighRow, PeerRow, RouteRow};
 use silk_vtep::control::stats::Stats;
-use silk_vtep::control::{Change, Config, Control, Entry, LinkFacts, Options};
+use silk_vtep::control::trace::Trace;
+use silk_vtep::control::{Change, Config, Control, Entry, LinkFacts, Options, Sending};
 use silk_vtep::counters::Counters;
 use silk_vtep::tables::MarkSource;
 use silk_vtep::wire::MacAddr;
@@ -62,6 +63,11 @@ fn control() -> Control {
         state: None,
         link: Box::new(|| Ok(facts())),
         marks: MarkSource::Table,
+        sending: Sending {
+            source_ports: vec![32768, 33650],
+            mtu_bytes: 1410,
+            mark_tags: Arc::default(),
+        },
     };
     Control::new(&PARSED, options).0
 }
@@ -137,6 +143,7 @@ fn check_reply(reply: &Reply) {
         Reply::Stats(stats) => read::<Stats>(&json) == **stats,
         Reply::Applied(applied) => read::<Applied>(&json) == *applied,
         Reply::Reloaded(reloaded) => read::<Reloaded>(&json) == *reloaded,
+        Reply::Trace(trace) => read::<Trace>(&json) == **trace,
     };
     assert!(ok, "{json}");
 }

@@ -2,6 +2,7 @@
 
 mod bench;
 mod replay;
+mod trace;
 
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
@@ -15,6 +16,7 @@ use crate::control::default_socket_path;
 
 pub use bench::{BenchArgs, BenchRival, BenchSubject, BenchWire, VtepSetting};
 pub use replay::ReplayArgs;
+pub use trace::{TraceArgs, TraceProto};
 
 /// What a veth takes (`ETH_MIN_MTU`, `ETH_MAX_MTU` in the kernel, which refuses the rest with a bare EINVAL).
 const VETH_MTU_BYTES: RangeInclusive<i64> = 68..=65_535;
@@ -65,6 +67,8 @@ pub enum Command {
     /// Wire containers to this host
     #[command(subcommand)]
     Container(ContainerCommand),
+    /// Walk an imagined packet through the tables of a running daemon
+    Trace(TraceArgs),
     /// What is asked of a running daemon.
     #[command(flatten)]
     Table(TableCommand),

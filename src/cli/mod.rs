@@ -11,6 +11,7 @@ pub mod print;
 pub mod replay;
 pub mod run;
 pub mod tables;
+pub mod trace;
 pub mod words;
 
 use std::io::{self, Write};
@@ -41,6 +42,7 @@ pub fn run(line: &CommandLine) -> Result<(), CliError> {
         }
         Command::Replay(args) => replay::run(args, &line.global, out),
         Command::Container(command) => container::run(command, &line.global, out),
+        Command::Trace(args) => trace::run(args, &line.global, out),
         Command::Table(command) => tables::run(command, &line.global, out),
     }
 }

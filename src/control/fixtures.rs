@@ -4,8 +4,9 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Config, Control, Entry, LinkFacts, MarksFact, Options, PeerSpec, StateFile};
+use super::{Config, Control, Entry, LinkFacts, MarksFact, Options, PeerSpec, Sending, StateFile};
 use crate::counters::Counters;
+use crate::io::MarkTags;
 use crate::wire::{GroupId, MacAddr};
 
 pub(crate) const CONFIG: &str = r#"
@@ -43,9 +44,19 @@ pub(crate) fn control_of(text: &str, directory: &Path) -> (Arc<Control>, Vec<Str
         state: Some(StateFile::new(directory.join("live.json"))),
         link: Box::new(|| Ok(facts())),
         marks: config(text).marks(),
+        sending: sending(),
     };
     let (control, warnings) = Control::new(&config(text), options);
     (Arc::new(control), warnings)
+}
+
+/// As of a daemon whose 32 ports were all free.
+pub(crate) fn sending() -> Sending {
+    Sending {
+        source_ports: (0..32).map(|n| 32_768 + 882 * n).collect(),
+        mtu_bytes: 1410,
+        mark_tags: Arc::new(MarkTags::new(true)),
+    }
 }
 
 pub(crate) fn facts() -> LinkFacts {

@@ -20,6 +20,7 @@ pub mod server;
 mod service;
 pub mod state;
 pub mod stats;
+pub mod trace;
 
 pub use change::{Change, ChangeError, Holder, Owner, Refusal};
 pub use client::Client;
@@ -30,6 +31,7 @@ pub use link::{LinkFacts, LinkSource, MarksFact};
 pub use server::Server;
 pub use service::{Control, Options};
 pub use state::StateFile;
+pub use trace::Sending;
 
 use std::path::PathBuf;
 

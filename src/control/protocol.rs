@@ -8,6 +8,7 @@
 //! <- {"error":{"message":"no group 10.255.108.184","change":1}}
 //!                                               beside `add` and `del`: `replace`, and `del-exact` of a whole entry
 //! -> {"route-get":"10.255.43.6"}, "link", "stats", "reload"
+//! -> {"trace":{"src":"10.255.108.184","dst":"10.255.43.6","proto":"tcp","dport":8080}}
 //! ```
 
 use std::fmt;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::rows::{FdbRow, GroupRow, LinkRow, NeighRow, PeerRow, RouteRow};
 use super::stats::Stats;
+use super::trace::{Trace, TraceRequest};
 use super::{Change, ChangeError, Entry};
 use crate::wire::MacAddr;
 
@@ -40,6 +42,8 @@ pub enum Request {
     Stats,
     /// Reads the configuration file again: [`Reloaded`].
     Reload,
+    /// The walk of an imagined packet: [`Trace`].
+    Trace(TraceRequest),
 }
 
 /// A table, and the key of the entries wanted; without one, all.
@@ -125,6 +129,8 @@ pub enum Reply {
     Applied(Applied),
     /// Of [`Request::Reload`].
     Reloaded(Reloaded),
+    /// Of [`Request::Trace`].
+    Trace(Box<Trace>),
 }
 
 impl Show {

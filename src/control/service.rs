@@ -12,6 +12,7 @@ use super::config::{self, VtepConfig};
 use super::protocol::{Applied, Failure, Reloaded, Reply, Request, Show};
 use super::rows::{FdbRow, GroupRow, LinkRow, NeighRow, PeerRow, RouteRow};
 use super::stats::{PeerStats, Stats, per_lane};
+use super::trace::{Sending, Trace, TraceRequest, View, trace};
 use super::{Change, Config, Directory, Entry, Key, LinkSource, Origin, StateFile};
 use crate::counters::Counters;
 use crate::tables::{Changed, CounterRegistry, Local, MarkSource, Peer, Tables};
@@ -36,6 +37,8 @@ pub struct Options {
     pub link: LinkSource,
     /// Where marks come from: as the configuration wants it, or as the host can.
     pub marks: MarkSource,
+    /// How the lanes send.
+    pub sending: Sending,
 }
 
 /// What one request at a time may change.
@@ -108,6 +111,7 @@ impl Control {
             Request::Link => Reply::Link(Box::new(self.link()?)),
             Request::Stats => Reply::Stats(Box::new(self.stats())),
             Request::Reload => Reply::Reloaded(self.reload()?),
+            Request::Trace(request) => Reply::Trace(Box::new(self.trace(request)?)),
         })
     }
 
@@ -254,6 +258,22 @@ impl Control {
     pub fn link(&self) -> Result<LinkRow, Failure> {
         let facts = (self.options.link)().map_err(Failure::new)?;
         Ok(LinkRow::new(facts, &self.vtep))
+    }
+
+    /// The walk of one imagined packet, by the snapshot that lanes use.
+    ///
+    /// # Errors
+    /// The request contradicts itself or the device.
+    pub fn trace(&self, request: &TraceRequest) -> Result<Trace, Failure> {
+        // The lock keeps directory and snapshot of one age.
+        let master = self.master.lock();
+        let view = View {
+            vtep: &self.vtep,
+            directory: &master.directory,
+            tables: &self.tables.load(),
+            sending: &self.options.sending,
+        };
+        trace(&view, request)
     }
 
     /// Compiles what changed and swaps it in: the moment at which all lanes' next batch sees it.

@@ -18,7 +18,7 @@ use super::workers::{Workers, check_cpus};
 use super::{Daemon, DaemonError, OwnedDevice, limits, link_facts, offload};
 use crate::control::Options;
 use crate::control::config::{Bind, VtepConfig, carried_bytes};
-use crate::control::{Config, Control, Server, StateFile};
+use crate::control::{Config, Control, Sending, Server, StateFile};
 use crate::counters::Counters;
 use crate::error::SetupError;
 use crate::io::{DEFAULT_SOURCE_PORTS, Lane, LaneOptions, Steering, TapQueue, UdpOptions, UdpPort};
@@ -65,6 +65,11 @@ pub(super) fn start(
         state: state_file(vtep, socket),
         link: link_facts::source(vtep.name.clone(), index, vtep.local, source_ports, features),
         marks: marks.source(),
+        sending: Sending {
+            source_ports: claimed_ports(&ports)?,
+            mtu_bytes,
+            mark_tags: Arc::clone(marks.tags()),
+        },
     };
     let control = Arc::new(control(config, options));
     let server = Server::start(socket, Arc::clone(&control))?;
@@ -133,6 +138,11 @@ fn open_ports(vtep: &VtepConfig, source_ports: Range<u16>) -> Result<Vec<UdpPort
         gro: offload::wants_gro(vtep.offload),
     };
     UdpPort::open(&options, vtep.lanes.get(), &Host)
+}
+
+fn claimed_ports(ports: &[UdpPort]) -> Result<Vec<u16>, SetupError> {
+    let claimed = ports.first().map_or(Ok(Vec::new()), UdpPort::source_ports);
+    claimed.map_err(|error| SetupError::system("look up", "source ports", &error))
 }
 
 /// Opens one queue a lane. A device that was there before, left by `persist` or by a daemon that was killed, is taken over, and kept if
