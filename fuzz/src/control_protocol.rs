@@ -68,6 +68,7 @@ fn control() -> Control {
             mtu_bytes: 1410,
             mark_tags: Arc::default(),
         },
+        captures: Arc::default(),
     };
     Control::new(&PARSED, options).0
 }

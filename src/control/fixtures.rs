@@ -45,6 +45,7 @@ pub(crate) fn control_of(text: &str, directory: &Path) -> (Arc<Control>, Vec<Str
         link: Box::new(|| Ok(facts())),
         marks: config(text).marks(),
         sending: sending(),
+        captures: Arc::default(),
     };
     let (control, warnings) = Control::new(&config(text), options);
     (Arc::new(control), warnings)

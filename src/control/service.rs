@@ -15,6 +15,7 @@ use super::stats::{PeerStats, Stats, per_lane};
 use super::trace::{Sending, Trace, TraceRequest, View, trace};
 use super::{Change, Config, Directory, Entry, Key, LinkSource, Origin, StateFile};
 use crate::counters::Counters;
+use crate::io::Captures;
 use crate::tables::{Changed, CounterRegistry, Local, MarkSource, Peer, Tables};
 
 /// Decides what the tables hold, and publishes them.
@@ -39,6 +40,8 @@ pub struct Options {
     pub marks: MarkSource,
     /// How the lanes send.
     pub sending: Sending,
+    /// What the lanes show packets to.
+    pub captures: Arc<Captures>,
 }
 
 /// What one request at a time may change.

@@ -21,7 +21,9 @@ use crate::control::config::{Bind, VtepConfig, carried_bytes};
 use crate::control::{Config, Control, Sending, Server, StateFile};
 use crate::counters::Counters;
 use crate::error::SetupError;
-use crate::io::{DEFAULT_SOURCE_PORTS, Lane, LaneOptions, Steering, TapQueue, UdpOptions, UdpPort};
+use crate::io::{
+    Captures, DEFAULT_SOURCE_PORTS, Lane, LaneOptions, Steering, TapQueue, UdpOptions, UdpPort,
+};
 use crate::netlink::{
     ALIAS, Device, DeviceError, DeviceSpec, Link, LinkKind, Netlink, TunMode, Watcher, existing,
     underlay,
@@ -59,8 +61,10 @@ pub(super) fn start(
     configure(&mut device)?;
 
     let counters = Arc::new(Counters::new(vtep.lanes.get()));
+    let captures = Arc::new(Captures::default());
     let options = Options {
         counters,
+        captures: Arc::clone(&captures),
         config_path: config_path.to_owned(),
         state: state_file(vtep, socket),
         link: link_facts::source(vtep.name.clone(), index, vtep.local, source_ports, features),
@@ -79,6 +83,7 @@ pub(super) fn start(
         mtu_bytes,
         offloads,
         mark_tags: Arc::clone(marks.tags()),
+        captures,
     };
     let paths = PathWatch::start(vtep, mtu_bytes, control.tables())?;
     let workers = start_lanes(vtep, &queues, &ports, &control, &options, &sender)?;

@@ -77,6 +77,15 @@ impl Request {
     }
 }
 
+/// Sender and target of a packet of ARP for IPv4 over Ethernet. `payload` is behind the Ethernet header and its tags.
+#[must_use]
+pub fn ends(payload: &[u8]) -> Option<[Ipv4Addr; 2]> {
+    let (_, sender) = sender(payload)?;
+    let target = TARGET_IP.start - ethernet::HEADER_LEN;
+    let target: [u8; 4] = *payload.get(target..)?.first_chunk()?;
+    Some([sender, target.into()])
+}
+
 /// The MAC and the address that a packet of ARP for IPv4 over Ethernet says it is from, be it a request or a reply: what whoever hears it
 /// takes for its sender's. `payload` is behind the Ethernet header and its tags.
 #[must_use]
