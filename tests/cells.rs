@@ -6,6 +6,7 @@
 mod support;
 
 mod cells {
+    pub(crate) mod capture;
     pub(crate) mod containers;
     pub(crate) mod doctor;
     pub(crate) mod exchange;
@@ -97,6 +98,7 @@ fn main() -> ExitCode {
         cells::garbage::cases(),
         cells::spoof::cases(),
         cells::trace::cases(),
+        cells::capture::cases(),
     ];
     let obstacles = Obstacles::probe();
     let trials = cases

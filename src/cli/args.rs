@@ -1,6 +1,7 @@
 //! What may be typed, as clap sees it. The words after a table's name are read by [`words`](super::words), as `ip` reads its own.
 
 mod bench;
+mod capture;
 mod replay;
 mod trace;
 
@@ -15,6 +16,7 @@ use crate::control::config::is_link_name;
 use crate::control::default_socket_path;
 
 pub use bench::{BenchArgs, BenchRival, BenchSubject, BenchWire, VtepSetting};
+pub use capture::CaptureArgs;
 pub use replay::ReplayArgs;
 pub use trace::{TraceArgs, TraceProto};
 
@@ -69,6 +71,8 @@ pub enum Command {
     Container(ContainerCommand),
     /// Walk an imagined packet through the tables of a running daemon
     Trace(TraceArgs),
+    /// Write live packets of a running daemon to a pcapng file, each with its verdict as a comment
+    Capture(CaptureArgs),
     /// What is asked of a running daemon.
     #[command(flatten)]
     Table(TableCommand),

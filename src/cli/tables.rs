@@ -116,6 +116,8 @@ fn ask(request: &Request, asker: &mut Asker, out: &mut dyn Write) -> Result<(), 
         Request::Stats => asker.print(request, out, |answer| print::stats(answer, false, None)),
         Request::Reload => reload(asker, out),
         Request::Trace(_) => asker.print(request, out, trace::text),
+        // No words ask for one: it is no answer but a stream.
+        Request::Capture(_) => Err(CliError::Failed("see `silk-vtep capture`".to_owned())),
     }
 }
 

@@ -4,6 +4,7 @@
 //! request whole or refuses it whole; what it then holds is compiled into a [`Tables`](crate::tables::Tables) and stored with one
 //! pointer swap, which is all the packet path ever sees of this module.
 
+pub mod capture;
 pub mod change;
 pub mod client;
 pub mod config;

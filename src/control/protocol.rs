@@ -8,6 +8,7 @@
 //! <- {"error":{"message":"no group 10.255.108.184","change":1}}
 //!                                               beside `add` and `del`: `replace`, and `del-exact` of a whole entry
 //! -> {"route-get":"10.255.43.6"}, "link", "stats", "reload"
+//! -> {"capture":{"drops":true}}                 the connection becomes a stream of packets: see capture
 //! -> {"trace":{"src":"10.255.108.184","dst":"10.255.43.6","proto":"tcp","dport":8080}}
 //! ```
 
@@ -17,6 +18,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::capture::CaptureRequest;
 use super::rows::{FdbRow, GroupRow, LinkRow, NeighRow, PeerRow, RouteRow};
 use super::stats::Stats;
 use super::trace::{Trace, TraceRequest};
@@ -44,6 +46,8 @@ pub enum Request {
     Reload,
     /// The walk of an imagined packet: [`Trace`].
     Trace(TraceRequest),
+    /// Live packets: the connection becomes a stream of them ([`capture`](super::capture)).
+    Capture(CaptureRequest),
 }
 
 /// A table, and the key of the entries wanted; without one, all.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
+use super::capture::CaptureStarted;
 use super::config::{self, VtepConfig};
 use super::protocol::{Applied, Failure, Reloaded, Reply, Request, Show};
 use super::rows::{FdbRow, GroupRow, LinkRow, NeighRow, PeerRow, RouteRow};
@@ -16,6 +17,7 @@ use super::trace::{Sending, Trace, TraceRequest, View, trace};
 use super::{Change, Config, Directory, Entry, Key, LinkSource, Origin, StateFile};
 use crate::counters::Counters;
 use crate::io::Captures;
+use crate::io::capture::{Capture, Filter, TooMany};
 use crate::tables::{Changed, CounterRegistry, Local, MarkSource, Peer, Tables};
 
 /// Decides what the tables hold, and publishes them.
@@ -115,6 +117,9 @@ impl Control {
             Request::Stats => Reply::Stats(Box::new(self.stats())),
             Request::Reload => Reply::Reloaded(self.reload()?),
             Request::Trace(request) => Reply::Trace(Box::new(self.trace(request)?)),
+            Request::Capture(_) => {
+                return Err(Failure::new("a capture wants a connection of its own"));
+            }
         })
     }
 
@@ -277,6 +282,25 @@ impl Control {
             sending: &self.options.sending,
         };
         trace(&view, request)
+    }
+
+    /// Begins to capture, in all lanes.
+    ///
+    /// # Errors
+    /// As many captures run as may.
+    pub(super) fn start_capture(&self, filter: Filter, snap: usize) -> Result<Capture, TooMany> {
+        let lanes = self.options.counters.lanes();
+        self.options.captures.start(lanes, filter, snap)
+    }
+
+    /// What a client is told of the device when its capture begins.
+    pub(super) fn capture_started(&self) -> CaptureStarted {
+        CaptureStarted {
+            ifname: self.vtep.name.clone(),
+            local: self.vtep.local,
+            port: self.vtep.port,
+            snap: 0,
+        }
     }
 
     /// Compiles what changed and swaps it in: the moment at which all lanes' next batch sees it.

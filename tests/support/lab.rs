@@ -26,6 +26,7 @@ pub(crate) struct Plan {
     pub(super) marks: &'static str,
     pub(super) iptables: bool,
     pub(super) nftables: bool,
+    pub(super) tshark: bool,
     pub(super) vtep_lines: &'static str,
     pub(super) kernel_words: &'static str,
     pub(super) more_overlays: &'static str,
@@ -49,6 +50,7 @@ impl Plan {
             marks: "table",
             iptables: false,
             nftables: false,
+            tshark: false,
             vtep_lines: "",
             kernel_words: "",
             more_overlays: "",
@@ -119,6 +121,17 @@ impl Plan {
     /// True if the test needs nftables.
     pub(crate) fn needs_nftables(&self) -> bool {
         self.nftables
+    }
+
+    /// The test reads captures.
+    pub(crate) fn tshark(mut self) -> Self {
+        self.tshark = true;
+        self
+    }
+
+    /// True if the test needs tshark.
+    pub(crate) fn needs_tshark(&self) -> bool {
+        self.tshark
     }
 
     /// True if the test needs iptables.

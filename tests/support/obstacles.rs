@@ -1,6 +1,7 @@
 //! What keeps this machine from running namespace tests.
 
 use std::fs::File;
+use std::process::Command;
 
 use super::{Namespace, Plan, Result, VTEP_NAME};
 
@@ -10,6 +11,7 @@ pub(crate) struct Obstacles {
     to_kernel_vxlan: Option<String>,
     to_iptables: Option<String>,
     to_nftables: Option<String>,
+    to_tshark: Option<String>,
 }
 
 impl Obstacles {
@@ -23,6 +25,7 @@ impl Obstacles {
             to_kernel_vxlan: reason("needs the kernel's vxlan device", try_kernel_vxlan()),
             to_iptables: reason("needs iptables", try_iptables()),
             to_nftables: reason("needs nftables", try_nftables()),
+            to_tshark: reason("needs tshark", try_tshark()),
         }
     }
 
@@ -36,7 +39,8 @@ impl Obstacles {
         let iptables = iptables.filter(|_| plan.needs_iptables());
         let nftables = self.to_nftables.as_ref();
         let nftables = nftables.filter(|_| plan.needs_nftables());
-        let tools = iptables.or(nftables);
+        let tshark = self.to_tshark.as_ref().filter(|_| plan.needs_tshark());
+        let tools = iptables.or(nftables).or(tshark);
         self.to_namespaces.as_ref().or(vxlan).or(tools).cloned()
     }
 }
@@ -80,6 +84,11 @@ fn try_nftables() -> Result {
     ] {
         namespace.exec(&format!("nft {rule}"))?;
     }
+    Ok(())
+}
+
+fn try_tshark() -> Result {
+    Command::new("tshark").arg("--version").output()?;
     Ok(())
 }
 

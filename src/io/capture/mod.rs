@@ -25,7 +25,7 @@ pub use filter::Filter;
 pub use record::{Record, Sender};
 pub(super) use session::Seen;
 use session::Session;
-pub use session::{Count, SNAP_BYTES_MAX};
+pub use session::{Count, SNAP_BYTES, SNAP_BYTES_MAX};
 
 use super::worker::Direction;
 

@@ -18,12 +18,15 @@ use crate::wire::{Mark, Vni};
 
 /// The most that is kept of a packet: more than any has.
 pub const SNAP_BYTES_MAX: usize = 1 << 17;
+/// What is kept of a packet unless said: all of one that any link carries, and the head of a super-frame.
+pub const SNAP_BYTES: usize = 1 << 11;
 /// Memory of one lane's queue, whatever the snap length is.
 const QUEUE_BYTES: usize = 8 << 20;
 /// Packets in one lane's queue, however little is kept of each.
 const QUEUE_RECORDS_MAX: usize = 4096;
 
 const _: () = assert!(QUEUE_BYTES / SNAP_BYTES_MAX >= 64);
+const _: () = assert!(QUEUE_BYTES / SNAP_BYTES == QUEUE_RECORDS_MAX);
 
 /// What a lane says of a packet.
 #[derive(Debug)]
