@@ -10,7 +10,7 @@
 //! <- {"end":{...}}                                                                        counts again, and the connection is closed
 //! ```
 //!
-//! A client that is gone is noticed at the next write, or at the next look for its end; one that does not read for [`STALL_MAX`] is hung
+//! A client that is gone is noticed at the next write, or at the next look for its end; one that does not read for a minute is hung
 //! up on. Neither costs a lane more than the look into a queue that gives nothing.
 
 use std::io::{self, Write};

@@ -26,8 +26,12 @@ pub(crate) fn cases() -> Vec<Case> {
     };
     let pair = || Plan::of(&[Silk, Silk]).lanes(2).group(3);
     vec![
-        case("tshark_reads_packets_and_verdicts", pair(), tshark_reads),
-        case("over_v6_too", pair().v6(), tshark_reads),
+        case("tshark_reads_packets_and_verdicts", pair(), |lab| {
+            tshark_reads(lab, false)
+        }),
+        case("tshark_reads_them_over_v6", pair().v6(), |lab| {
+            tshark_reads(lab, true)
+        }),
         case("drops_go_down_a_pipe", pair(), drops_go_down_a_pipe),
         case("a_super_frame_is_cut_off_and_says_so", pair(), super_frames),
         case(
@@ -129,7 +133,7 @@ fn dropped(lab: &mut Lab) -> Result<u64> {
     Ok(Stats::read(lab.cells[1].daemon()?)?.dropped("no-route"))
 }
 
-fn tshark_reads(lab: &mut Lab) -> Result {
+fn tshark_reads(lab: &mut Lab, v6: bool) -> Result {
     let address = lab.cells[0].site.container;
     let mut running = Running::start(lab, &format!("--address {address}"))?;
     let mut all = Running::start(lab, "")?;
@@ -144,23 +148,7 @@ fn tshark_reads(lab: &mut Lab) -> Result {
     running.end()?;
     all.end()?;
 
-    let peer = if lab.cells[0]
-        .host
-        .ip("-6 route show table local")?
-        .is_empty()
-    {
-        return Err("no IPv6 here".into());
-    } else {
-        running.fields("vxlan", &["ip.src", "ipv6.src"])?
-    };
-    let (v4, v6) = (
-        lab.cells[0].site.underlay(false),
-        lab.cells[0].site.underlay(true),
-    );
-    let peer = match peer.first() {
-        Some(first) if first.contains(&v6.to_string()) => v6,
-        _ => v4,
-    };
+    let peer = lab.cells[0].site.underlay(v6);
     let fields = [
         "frame.interface_name",
         "icmp.type",
@@ -329,9 +317,6 @@ fn client_dies(lab: &mut Lab) -> Result {
     ensure!(status.success(), "{status}: {}", next.stderr());
     let read = next.fields("frame", &["frame.number"])?;
     ensure!(read.len() == 1, "{read:?}");
-    // What was cut short ends where a packet ends, or in the middle of one: all before that can be read.
-    let broken = running.last().ok_or("four of them")?;
-    ensure!(broken.file().exists(), "nothing was written");
     Ok(())
 }
 
