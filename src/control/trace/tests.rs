@@ -258,6 +258,8 @@ fn settings() -> impl Strategy<Value = String> {
     let marks = prop_oneof![Just("bpf"), Just("table"), Just("off")];
     let df = prop_oneof![Just("unset"), Just("inherit")];
     (any::<[bool; 3]>(), marks, df).prop_map(|([strict, routing, gbp], marks, df)| {
+        // Without it there are no groups for anybody to give.
+        let marks = if gbp { marks } else { "off" };
         format!("strict_source = {strict}\nrouting = {routing}\ngbp = {gbp}\nmarks = \"{marks}\"\ndf = \"{df}\"\n")
     })
 }
