@@ -47,8 +47,10 @@ reasons! {
     NotRoutable = "not-routable",
     /// The destination lies in this cell's own subnet: no such container here.
     AbsentContainer = "absent-container",
-    /// A packet from the host whose source address is not of this cell (strict_source).
+    /// A packet from the host whose source address is not of this cell, or that says so in its ARP or ND body (strict_source).
     SourceNotLocal = "source-not-local",
+    /// A packet of a process of this host that speaks from the underlay address: to the overlay it must speak from the VTEP's address (strict_source).
+    SourceIsUnderlay = "source-is-underlay",
     /// No route covers the destination.
     NoRoute = "no-route",
     /// No neighbour entry for the next hop, or for the address an ARP or ND request asks for.
@@ -90,12 +92,14 @@ reasons! {
     ReservedBits = "reserved-bits",
     /// An inner frame shorter than an Ethernet header.
     ShortInnerFrame = "short-inner-frame",
-    /// An inner frame whose source is our own MAC: it looped.
+    /// An inner frame whose source is our own MAC, or that says so in its ARP or ND body (that under strict_source): it looped, or is forged.
     OwnSourceMac = "own-source-mac",
     /// An inner frame that says IPv4 or IPv6 and is too short for the header.
     TruncatedInnerIp = "truncated-inner-ip",
     /// Congestion experienced outside, not ECN-capable inside (RFC 6040 section 4.2).
     EcnCeNotEct = "ecn-ce-not-ect",
+    /// An inner source address that is this cell's own, in the IP header or in an ARP or ND body: it looped, or is forged (strict_source).
+    OwnSourceAddress = "own-source-address",
     /// An inner source address that our tables do not place behind the sending peer (strict_source).
     SourceNotPeers = "source-not-peers",
     /// The host's receive queue overflowed before we read it, or the UDP checksum was wrong: the socket tells both as one (SO_RXQ_OVFL), when the next datagram comes, and counts datagrams that UDP_GRO joined as one.

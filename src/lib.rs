@@ -19,7 +19,7 @@
 //! | [`host`] | the kernel's part of the underlay, played: headers and checksums checked, fragments reassembled, packets built | does I/O, reads a clock |
 //! | [`bpf`] | programs for the kernel's BPF machine, assembled from our own source | does I/O |
 //! | [`sys`] | the only `unsafe`: one thin function per system call | holds logic |
-//! | [`io`] | TAP queue, UDP sockets, the [`Lane`](io::Lane) that joins them to the core, an in-memory twin of each device | decides policy |
+//! | [`io`] | TAP queue, UDP sockets, the [`Lane`](io::Lane) that joins them to the core, [captures](io::capture), an in-memory twin of each device | decides policy |
 //! | [`netlink`] | links, veth pairs, addresses, routes, neighbours, namespaces, the tc programs that carry marks | sees packets |
 //! | [`control`] | configuration, the directory of entries, the registry of containers, the Unix-socket API, state on disk | is on the packet path |
 //! | [`daemon`] | set-up, the threads, repair, what the peers' paths carry, the way out | |
@@ -48,7 +48,8 @@
 //!
 //! Control to data is one `Arc<Tables>` swapped whole: a change is seen entirely or not at all, and a lane loads it once per batch. Data
 //! to control is [`counters`], one set per lane, summed by the reader. Beside them stands, for each peer, what its path carries
-//! ([`tables::PathMtu`]): lanes leave word there of what the host refused, control finds out and writes a bound. Nothing else crosses.
+//! ([`tables::PathMtu`]): lanes leave word there of what the host refused, control finds out and writes a bound; and who captures is
+//! given copies of packets ([`io::capture`]). Nothing else crosses.
 //! Lanes share nothing else they write, and nothing's correctness depends on which lane a packet is on.
 //!
 //! The core needs no root, no clock and no threads, and neither does a whole VTEP over [devices in memory](io::memory). Build a [`Tables`](tables::Tables), call [`vtep::egress`] or [`vtep::ingress`] with

@@ -8,6 +8,7 @@ mod support;
 
 mod cells {
     pub(crate) mod absent;
+    pub(crate) mod capture;
     pub(crate) mod containers;
     pub(crate) mod doctor;
     pub(crate) mod exchange;
@@ -25,8 +26,10 @@ mod cells {
     pub(crate) mod repair;
     pub(crate) mod restart;
     pub(crate) mod setup;
+    pub(crate) mod spoof;
     pub(crate) mod stepdown;
     pub(crate) mod tables;
+    pub(crate) mod trace;
     pub(crate) mod wire;
 }
 
@@ -59,6 +62,9 @@ fn main() -> ExitCode {
         cells::setup::cases(),
         cells::doctor::cases(),
         cells::garbage::cases(),
+        cells::spoof::cases(),
+        cells::trace::cases(),
+        cells::capture::cases(),
     ];
     let obstacles = Obstacles::probe();
     let trials = cases

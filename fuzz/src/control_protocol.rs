@@ -13,7 +13,10 @@ use silk_vtep::control::protocol::{
 };
 use silk_vtep::control::rows::{FdbRow, GroupRow, LinkRow, NeighRow, PeerRow, RouteRow};
 use silk_vtep::control::stats::Stats;
-use silk_vtep::control::{Change, Config, ContainerOptions, Control, Entry, LinkFacts, Options};
+use silk_vtep::control::trace::Trace;
+use silk_vtep::control::{
+    Change, Config, ContainerOptions, Control, Entry, LinkFacts, Options, Sending,
+};
 use silk_vtep::counters::Counters;
 use silk_vtep::netlink::{HostLink, Traffic};
 use silk_vtep::tables::MarkSource;
@@ -73,6 +76,12 @@ fn control() -> Control {
             links: Box::new(|name| Ok(host_links(name))),
             datastore: None,
         },
+        sending: Sending {
+            source_ports: vec![32768, 33650],
+            mtu_bytes: 1410,
+            mark_tags: Arc::default(),
+        },
+        captures: Arc::default(),
     };
     Control::new(&PARSED, options).0
 }
@@ -178,6 +187,7 @@ fn check_reply(reply: &Reply) {
         Reply::Added(added) => read::<Added>(&json) == *added,
         Reply::Removed(removed) => read::<Removed>(&json) == *removed,
         Reply::Containers(rows) => read::<Vec<ContainerRow>>(&json) == *rows,
+        Reply::Trace(trace) => read::<Trace>(&json) == **trace,
     };
     assert!(ok, "{json}");
 }

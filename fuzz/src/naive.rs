@@ -89,11 +89,8 @@ impl Naive {
             }
             non_empty(to, DropReason::NoFdbEntry)?
         };
-        if let Some(ip) = &ip
-            && local.strict_source
-            && !self.is_own(ip.source)
-        {
-            return Err(DropReason::SourceNotLocal);
+        if local.strict_source {
+            self.check_host(frame)?;
         }
         let mark = self.sent_mark(ip.as_ref(), mark);
         let copies = to
@@ -171,11 +168,8 @@ impl Naive {
             Some(ip) => decapsulated_ecn(ip.tos & 3, tos & 3)?,
             None => None,
         };
-        if let Some(ip) = &ip
-            && local.strict_source
-            && !self.is_behind(source, ip.source, mac_at(frame, 6))
-        {
-            return Err(DropReason::SourceNotPeers);
+        if local.strict_source {
+            self.check_peer(source, frame)?;
         }
         if let Some(reply) = self.answer_of_own(frame) {
             return Ok(Incoming::Reply(reply));
@@ -268,6 +262,54 @@ impl Naive {
         };
         let to = mac.map(|mac| self.destinations(mac)).unwrap_or_default();
         to.iter().any(|entry| entry.underlay == peer)
+    }
+
+    /// Nothing that the frame says of its sender, behind tags too, is of another cell.
+    fn check_host(&self, frame: &[u8]) -> Result<(), DropReason> {
+        let said = Said::by(frame);
+        for address in said.addresses() {
+            if Some(address) == self.local.underlay {
+                return Err(DropReason::SourceIsUnderlay);
+            }
+            if !self.is_own(address) {
+                return Err(DropReason::SourceNotLocal);
+            }
+        }
+        match said.is_hidden {
+            true => Err(DropReason::SourceNotLocal),
+            false => Ok(()),
+        }
+    }
+
+    /// All that the frame says of its sender, behind tags too, is of this peer and not of us.
+    fn check_peer(&self, peer: IpAddr, frame: &[u8]) -> Result<(), DropReason> {
+        let said = Said::by(frame);
+        let mac = mac_at(frame, 6);
+        let check = |address: IpAddr| {
+            let ours = if self.local.routing {
+                self.is_own(address)
+            } else {
+                self.local.addresses.contains(&address)
+            };
+            match () {
+                () if ours => Err(DropReason::OwnSourceAddress),
+                () if !self.is_behind(peer, address, mac) => Err(DropReason::SourceNotPeers),
+                () => Ok(()),
+            }
+        };
+        if let Some(address) = said.header {
+            check(address)?;
+        }
+        if said.is_arp && !self.local.routing && !self.is_behind(peer, mac_address(), mac) {
+            return Err(DropReason::SourceNotPeers);
+        }
+        if said.mac == Some(self.local.mac) {
+            return Err(DropReason::OwnSourceMac);
+        }
+        if said.is_hidden {
+            return Err(DropReason::SourceNotPeers);
+        }
+        said.body.map_or(Ok(()), check)
     }
 
     /// What a request of the host is told, by broadcast or to our own MAC.
@@ -376,6 +418,112 @@ impl Ip {
             }
             _ => Ok(None),
         }
+    }
+}
+
+/// Where addresses play no part.
+fn mac_address() -> IpAddr {
+    Ipv6Addr::UNSPECIFIED.into()
+}
+
+/// What a frame says of its sender.
+#[derive(Default)]
+struct Said {
+    /// In the IP header.
+    header: Option<IpAddr>,
+    /// In an ARP or ND body; the unspecified address is none.
+    body: Option<IpAddr>,
+    mac: Option<MacAddr>,
+    is_arp: bool,
+    /// Behind too many IPv6 extension headers.
+    is_hidden: bool,
+}
+
+impl Said {
+    fn by(frame: &[u8]) -> Self {
+        let frame = without_tags(frame);
+        let packet = &frame[14..];
+        let Ok(ip) = Ip::parse(&frame) else {
+            return Self::default();
+        };
+        let mut said = Self {
+            header: ip.map(|ip| ip.source),
+            ..Self::default()
+        };
+        match frame[12..14] {
+            [0x08, 0x06] => {
+                said.is_arp = true;
+                said.read_arp(packet);
+            }
+            // What the payload length leaves out is not there, and where it lies nobody reads on.
+            [0x86, 0xdd] if packet[0] >> 4 == 6 => {
+                let end = 40 + usize::from(u16::from_be_bytes([packet[4], packet[5]]));
+                if let Some(packet) = packet.get(..end) {
+                    let _ = said.read_nd(packet);
+                }
+            }
+            _ => {}
+        }
+        said.body = said.body.filter(|address| !address.is_unspecified());
+        said
+    }
+
+    fn read_arp(&mut self, packet: &[u8]) {
+        let ethernet = packet.starts_with(&[0, 1]) || packet.starts_with(&[0, 6]);
+        if packet.len() >= 28 && ethernet && packet[2..6] == [8, 0, 6, 4] {
+            self.mac = Some(mac_at(packet, 8));
+            self.body = Some(IpAddr::from([
+                packet[14], packet[15], packet[16], packet[17],
+            ]));
+        }
+    }
+
+    /// `None` where the packet ends first.
+    fn read_nd(&mut self, packet: &[u8]) -> Option<()> {
+        let (mut next, mut at) = (packet[6], 40);
+        let mut extensions = 0;
+        while [0, 43, 60].contains(&next) {
+            if extensions == 8 {
+                self.is_hidden = true;
+                return None;
+            }
+            let header = packet.get(at..at + 2)?;
+            next = header[0];
+            at += 8 * (usize::from(header[1]) + 1);
+            extensions += 1;
+        }
+        let message = packet.get(at..)?;
+        let (option, options) = match message.first()? {
+            133 => (1, 8),
+            134 => (1, 16),
+            135 => (1, 24),
+            136 => (2, 24),
+            _ => return None,
+        };
+        if next != 58 || message.len() < options {
+            return None;
+        }
+        if message[0] == 136 {
+            let target: [u8; 16] = std::array::from_fn(|index| message[8 + index]);
+            self.body = Some(target.into());
+        }
+        let mut at = options;
+        while message.len() >= at + 2 {
+            let len = 8 * usize::from(message[at + 1]);
+            if len == 0 || message.len() < at + len {
+                break;
+            }
+            if message[at] == option {
+                self.mac = Some(mac_at(message, at + 2));
+                break;
+            }
+            at += len;
+        }
+        Some(())
+    }
+
+    fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.header.into_iter().chain(self.body)
     }
 }
 

@@ -2,7 +2,9 @@
 
 mod bench;
 mod bench_cni;
+mod capture;
 mod replay;
+mod trace;
 
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
@@ -16,7 +18,9 @@ use crate::control::default_socket_path;
 
 pub use bench::{BenchArgs, BenchRival, BenchSubject, BenchWire, VtepSetting};
 pub use bench_cni::{BenchOf, CniBenchArgs};
+pub use capture::CaptureArgs;
 pub use replay::ReplayArgs;
+pub use trace::{TraceArgs, TraceProto};
 
 /// What a veth takes (`ETH_MIN_MTU`, `ETH_MAX_MTU` in the kernel, which refuses the rest with a bare EINVAL).
 const VETH_MTU_BYTES: RangeInclusive<i64> = 68..=65_535;
@@ -69,6 +73,10 @@ pub enum Command {
     Container(ContainerCommand),
     /// Be the CNI plugin: `CNI_COMMAND` and its like in the environment, the network's configuration on standard input
     Cni,
+    /// Walk an imagined packet through the tables of a running daemon
+    Trace(TraceArgs),
+    /// Write live packets of a running daemon to a pcapng file, each with its verdict as a comment
+    Capture(CaptureArgs),
     /// What is asked of a running daemon.
     #[command(flatten)]
     Table(TableCommand),

@@ -3,6 +3,7 @@
 
 pub mod args;
 pub mod bench;
+pub mod capture;
 pub mod container;
 pub mod demo;
 pub mod doctor;
@@ -11,6 +12,7 @@ pub mod print;
 pub mod replay;
 pub mod run;
 pub mod tables;
+pub mod trace;
 pub mod words;
 
 use std::io::{self, Write};
@@ -43,6 +45,8 @@ pub fn run(line: &CommandLine) -> Result<(), CliError> {
         Command::Replay(args) => replay::run(args, &line.global, out),
         Command::Container(command) => container::run(command, &line.global, out),
         Command::Cni => Ok(cni::run()?),
+        Command::Capture(args) => capture::run(args, &line.global),
+        Command::Trace(args) => trace::run(args, &line.global, out),
         Command::Table(command) => tables::run(command, &line.global, out),
     }
 }

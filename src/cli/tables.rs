@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::args::{self, Global, TableCommand};
 use super::words::{self, Premises, Sentence, Table};
-use super::{CliError, print, warn};
+use super::{CliError, print, trace, warn};
 use crate::control::client::{Client, ClientError};
 use crate::control::protocol::{Applied, Failure, Reloaded, Request, Show};
 use crate::control::rows::{LinkRow, RouteRow};
@@ -46,13 +46,13 @@ pub fn run(command: &TableCommand, global: &Global, out: &mut dyn Write) -> Resu
 }
 
 /// A daemon, and whether its answers are printed as JSON.
-struct Asker {
+pub(super) struct Asker {
     client: Client,
     json: bool,
 }
 
 impl Asker {
-    fn connect(global: &Global) -> Result<Self, CliError> {
+    pub(super) fn connect(global: &Global) -> Result<Self, CliError> {
         Ok(Self {
             client: Client::connect(&global.socket_path())?,
             json: global.json,
@@ -76,7 +76,7 @@ impl Asker {
     }
 
     /// Asks, and prints the answer as JSON or as `text` has it.
-    fn print<T: DeserializeOwned + Serialize>(
+    pub(super) fn print<T: DeserializeOwned + Serialize>(
         &mut self,
         request: &Request,
         out: &mut dyn Write,
@@ -120,6 +120,9 @@ fn ask(request: &Request, asker: &mut Asker, out: &mut dyn Write) -> Result<(), 
         Request::Network | Request::Container(_) => {
             asker.print(request, out, |answer: &Value| format!("{answer}\n"))
         }
+        Request::Trace(_) => asker.print(request, out, trace::text),
+        // No words ask for one: it is no answer but a stream.
+        Request::Capture(_) => Err(CliError::Failed("see `silk-vtep capture`".to_owned())),
     }
 }
 

@@ -113,6 +113,18 @@ impl Client {
         Ok(Result::from(response)?)
     }
 
+    /// As [`call`](Self::call), and then gives the connection away: it has become a stream.
+    ///
+    /// # Errors
+    /// As `call`.
+    pub fn stream<T: DeserializeOwned>(
+        mut self,
+        request: &Request,
+    ) -> Result<(T, BufReader<UnixStream>), ClientError> {
+        let answer = self.call(request)?;
+        Ok((answer, self.stream))
+    }
+
     fn exchange(&mut self, request: &Request) -> io::Result<Vec<u8>> {
         let mut line = serde_json::to_vec(request)?;
         line.push(b'\n');

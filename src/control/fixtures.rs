@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use super::{
     Config, ContainerOptions, Control, Entry, HostLinkSource, LinkFacts, MarksFact, Options,
-    PeerSpec, StateFile,
+    PeerSpec, Sending, StateFile,
 };
 use crate::counters::Counters;
+use crate::io::MarkTags;
 use crate::netlink::{HostLink, Traffic};
 use crate::wire::{GroupId, MacAddr};
 
@@ -54,6 +55,8 @@ pub(crate) fn control_of(text: &str, directory: &Path) -> (Arc<Control>, Vec<Str
             links: host_links(),
             datastore: None,
         },
+        sending: sending(),
+        captures: Arc::default(),
     };
     let (control, warnings) = Control::new(&config(text), options);
     (Arc::new(control), warnings)
@@ -76,6 +79,15 @@ fn host_links() -> HostLinkSource {
         let wanted = all.filter(|link| name.is_none_or(|name| name == link.name));
         Ok(wanted.cloned().collect())
     })
+}
+
+/// As of a daemon whose 32 ports were all free.
+pub(crate) fn sending() -> Sending {
+    Sending {
+        source_ports: (0..32).map(|n| 32_768 + 882 * n).collect(),
+        mtu_bytes: 1410,
+        mark_tags: Arc::new(MarkTags::new(true)),
+    }
 }
 
 pub(crate) fn facts() -> LinkFacts {

@@ -5,6 +5,7 @@
 //! request whole or refuses it whole; what it then holds is compiled into a [`Tables`](crate::tables::Tables) and stored with one
 //! pointer swap, which is all the packet path ever sees of this module.
 
+pub mod capture;
 pub mod change;
 pub mod client;
 pub mod config;
@@ -26,6 +27,7 @@ pub mod server;
 mod service;
 pub mod state;
 pub mod stats;
+pub mod trace;
 
 pub use change::{Change, ChangeError, Holder, Owner, Refusal};
 pub use client::Client;
@@ -40,6 +42,7 @@ pub use link::{LinkFacts, LinkSource, MarksFact};
 pub use server::Server;
 pub use service::{ContainerOptions, Control, Options};
 pub use state::StateFile;
+pub use trace::Sending;
 
 use std::path::PathBuf;
 

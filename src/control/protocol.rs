@@ -16,6 +16,8 @@
 //! -> {"container":{"del":{"id":"4f1c","ifname":"eth0"}}}, {"container":{"del":{"address":"10.255.108.184"}}}
 //! <- {"ok":{"removed":true}}
 //! -> {"container":"list"}                       its rows
+//! -> {"capture":{"drops":true}}                 the connection becomes a stream of packets: see capture
+//! -> {"trace":{"src":"10.255.108.184","dst":"10.255.43.6","proto":"tcp","dport":8080}}
 //! ```
 
 use std::fmt;
@@ -24,9 +26,11 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::capture::CaptureRequest;
 use super::container::{Added, ContainerRequest, ContainerRow, Removed};
 use super::rows::{FdbRow, GroupRow, LinkRow, NeighRow, PeerRow, RouteRow};
 use super::stats::Stats;
+use super::trace::{Trace, TraceRequest};
 use super::{Change, ChangeError, Entry};
 use crate::wire::MacAddr;
 
@@ -53,6 +57,10 @@ pub enum Request {
     Network,
     /// The registry of this cell's containers.
     Container(ContainerRequest),
+    /// The walk of an imagined packet: [`Trace`].
+    Trace(TraceRequest),
+    /// Live packets: the connection becomes a stream of them ([`capture`](super::capture)).
+    Capture(CaptureRequest),
 }
 
 /// A table, and the key of the entries wanted; without one, all.
@@ -157,6 +165,8 @@ pub enum Reply {
     Removed(Removed),
     /// Of [`ContainerRequest::List`].
     Containers(Vec<ContainerRow>),
+    /// Of [`Request::Trace`].
+    Trace(Box<Trace>),
 }
 
 impl Show {

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use socket2::Socket;
 
 use super::Control;
+use super::capture;
 use super::listener::{SocketFile, listen_at};
 use super::protocol::{Failure, MAX_REQUEST_BYTES, Reply, Request, Response};
 use crate::error::{SetupError, errno};
@@ -146,14 +147,17 @@ fn serve(control: &Control, stream: &UnixStream) -> io::Result<()> {
     let mut line = Vec::new();
     while read_line(&mut reader, &mut line)? {
         let too_long = line.len() > MAX_REQUEST_BYTES;
-        let response = if too_long {
+        let request = if too_long {
             Err(Failure::new(format!(
                 "a request has {MAX_REQUEST_BYTES} bytes at the most"
             )))
         } else {
-            answer(control, &line)
+            parse(&line)
         };
-        write_line(stream, response)?;
+        if let Ok(Request::Capture(request)) = &request {
+            return capture::serve(control, stream, request);
+        }
+        write_line(stream, request.and_then(|request| control.answer(&request)))?;
         if too_long {
             // What follows is the rest of it.
             return Ok(());
@@ -162,10 +166,9 @@ fn serve(control: &Control, stream: &UnixStream) -> io::Result<()> {
     Ok(())
 }
 
-fn answer(control: &Control, line: &[u8]) -> Result<Reply, Failure> {
-    let request: Request = serde_json::from_slice(line)
-        .map_err(|error| Failure::new(format!("malformed request: {error}")))?;
-    control.answer(&request)
+fn parse(line: &[u8]) -> Result<Request, Failure> {
+    let parsed = serde_json::from_slice(line);
+    parsed.map_err(|error| Failure::new(format!("malformed request: {error}")))
 }
 
 /// Reads a line without its newline, or [`MAX_REQUEST_BYTES`] and one byte of it. False at the end.
@@ -214,6 +217,7 @@ mod tests {
     use crate::control::protocol::{Applied, Show};
     use crate::control::rows::PeerRow;
     use crate::control::{Change, Client};
+    use crate::io::capture::CAPTURES_MAX;
 
     struct Fixture {
         directory: tempfile::TempDir,
@@ -380,6 +384,53 @@ mod tests {
         let mut answer = String::new();
         drop(stream.read_line(&mut answer));
         answer
+    }
+
+    /// A connection that has become a capture.
+    fn capture(path: &Path) -> (BufReader<UnixStream>, String) {
+        let mut stream = connect(path);
+        let answer = exchange(&mut stream, b"{\"capture\":{\"drops\":true}}\n");
+        (stream, answer)
+    }
+
+    #[test]
+    fn a_capture_is_a_stream_until_its_client_ends_it() {
+        let fixture = start();
+        let (mut stream, answer) = capture(&fixture.path());
+        assert_eq!(
+            answer,
+            "{\"ok\":{\"ifname\":\"silk-vtep\",\"local\":\"10.0.32.12\",\"port\":4789,\"snap\":2048}}\n"
+        );
+        let sender = stream.get_mut();
+        sender
+            .shutdown(std::net::Shutdown::Write)
+            .expect("it is open");
+        let mut rest = String::new();
+        stream.read_to_string(&mut rest).expect("it ends");
+        let none = "{\"wanted\":0,\"missed\":0}";
+        assert_eq!(
+            rest,
+            format!("{{\"end\":{{\"egress\":{none},\"ingress\":{none}}}}}\n")
+        );
+    }
+
+    #[test]
+    fn captures_are_few_and_go_with_their_clients() {
+        let fixture = start();
+        let path = fixture.path();
+        let mut running: Vec<_> = (0..CAPTURES_MAX).map(|_| capture(&path)).collect();
+        assert!(running.iter().all(|(_, said)| said.starts_with("{\"ok\"")));
+        let refused = "{\"error\":{\"message\":\"4 captures run already\"}}\n";
+        assert_eq!(capture(&path).1, refused);
+        // Gone without a word, as by kill -9.
+        running.pop();
+        let started = (0..1000).any(|_| {
+            thread::sleep(Duration::from_millis(10));
+            capture(&path).1.starts_with("{\"ok\"")
+        });
+        assert!(started);
+        // Those that are left do not keep the server from its end.
+        drop(fixture);
     }
 
     #[test]

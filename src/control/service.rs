@@ -10,12 +10,16 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
+use super::capture::CaptureStarted;
 use super::config::{self, VtepConfig};
 use super::protocol::{Applied, Failure, Reloaded, Reply, Request, Show};
 use super::rows::{FdbRow, GroupRow, LinkRow, NeighRow, PeerRow, RouteRow};
 use super::stats::{PeerStats, Stats, per_lane};
+use super::trace::{Sending, Trace, TraceRequest, View, trace};
 use super::{Change, Config, Containers, Directory, Entry, Key, LinkSource, Origin, StateFile};
 use crate::counters::Counters;
+use crate::io::Captures;
+use crate::io::capture::{Capture, Filter, TooMany};
 use crate::tables::{Changed, CounterRegistry, Local, MarkSource, Peer, Tables};
 
 /// Decides what the tables hold, and publishes them.
@@ -40,6 +44,10 @@ pub struct Options {
     pub marks: MarkSource,
     /// What this cell's containers are wired with, and found again by.
     pub containers: ContainerOptions,
+    /// How the lanes send.
+    pub sending: Sending,
+    /// What the lanes show packets to.
+    pub captures: Arc<Captures>,
 }
 
 pub use containers::ContainerOptions;
@@ -120,6 +128,10 @@ impl Control {
             Request::Reload => Reply::Reloaded(self.reload()?),
             Request::Network => Reply::Network(self.network()?),
             Request::Container(request) => self.container(request)?,
+            Request::Trace(request) => Reply::Trace(Box::new(self.trace(request)?)),
+            Request::Capture(_) => {
+                return Err(Failure::new("a capture wants a connection of its own"));
+            }
         })
     }
 
@@ -266,6 +278,41 @@ impl Control {
     pub fn link(&self) -> Result<LinkRow, Failure> {
         let facts = (self.options.link)().map_err(Failure::new)?;
         Ok(LinkRow::new(facts, &self.vtep))
+    }
+
+    /// The walk of one imagined packet, by the snapshot that lanes use.
+    ///
+    /// # Errors
+    /// The request contradicts itself or the device.
+    pub fn trace(&self, request: &TraceRequest) -> Result<Trace, Failure> {
+        // The lock keeps directory and snapshot of one age.
+        let master = self.master.lock();
+        let view = View {
+            vtep: &self.vtep,
+            directory: &master.directory,
+            tables: &self.tables.load(),
+            sending: &self.options.sending,
+        };
+        trace(&view, request)
+    }
+
+    /// Begins to capture, in all lanes.
+    ///
+    /// # Errors
+    /// As many captures run as may.
+    pub(super) fn start_capture(&self, filter: Filter, snap: usize) -> Result<Capture, TooMany> {
+        let lanes = self.options.counters.lanes();
+        self.options.captures.start(lanes, filter, snap)
+    }
+
+    /// What a client is told of the device when its capture begins.
+    pub(super) fn capture_started(&self) -> CaptureStarted {
+        CaptureStarted {
+            ifname: self.vtep.name.clone(),
+            local: self.vtep.local,
+            port: self.vtep.port,
+            snap: 0,
+        }
     }
 
     /// Compiles what changed and swaps it in: the moment at which all lanes' next batch sees it.

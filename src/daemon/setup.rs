@@ -18,12 +18,13 @@ use super::workers::{Workers, check_cpus};
 use super::{Daemon, DaemonError, OwnedDevice, limits, link_facts, offload};
 use crate::control::config::{Bind, VtepConfig, carried_bytes};
 use crate::control::container_store::ContainerStore;
-use crate::control::{Config, Control, HealthServer, Server, StateFile};
+use crate::control::{Config, Control, HealthServer, Sending, Server, StateFile};
 use crate::control::{ContainerOptions, Options};
 use crate::counters::Counters;
 use crate::error::SetupError;
 use crate::io::{
-    DEFAULT_SOURCE_PORTS, Lane, LaneOptions, Steering, TapQueue, UdpOptions, UdpPort, run_max_segs,
+    Captures, DEFAULT_SOURCE_PORTS, Lane, LaneOptions, Steering, TapQueue, UdpOptions, UdpPort,
+    run_max_segs,
 };
 use crate::netlink::{
     self, ALIAS, Device, DeviceError, DeviceSpec, HostLink, Link, LinkKind, Netlink, TunMode,
@@ -62,13 +63,20 @@ pub(super) fn start(
     configure(&mut device)?;
 
     let counters = Arc::new(Counters::new(vtep.lanes.get()));
+    let captures = Arc::new(Captures::default());
     let options = Options {
         counters,
+        captures: Arc::clone(&captures),
         config_path: config_path.to_owned(),
         state: state_file(vtep, socket),
         link: link_facts::source(vtep.name.clone(), index, vtep.local, source_ports, features),
         marks: marks.source(),
         containers: container_options(vtep, mtu_bytes, socket),
+        sending: Sending {
+            source_ports: claimed_ports(&ports)?,
+            mtu_bytes,
+            mark_tags: Arc::clone(marks.tags()),
+        },
     };
     let control = Arc::new(control(config, options));
     let server = Server::start(socket, Arc::clone(&control))?;
@@ -79,6 +87,7 @@ pub(super) fn start(
         mtu_bytes,
         offloads,
         mark_tags: Arc::clone(marks.tags()),
+        captures,
     };
     let paths = PathWatch::start(vtep, mtu_bytes, control.tables())?;
     let workers = start_lanes(vtep, &queues, &ports, &control, &options, &sender)?;
@@ -139,6 +148,11 @@ fn open_ports(vtep: &VtepConfig, source_ports: Range<u16>) -> Result<Vec<UdpPort
         gro: offload::wants_gro(vtep.offload),
     };
     UdpPort::open(&options, vtep.lanes.get(), &Host)
+}
+
+fn claimed_ports(ports: &[UdpPort]) -> Result<Vec<u16>, SetupError> {
+    let claimed = ports.first().map_or(Ok(Vec::new()), UdpPort::source_ports);
+    claimed.map_err(|error| SetupError::system("look up", "source ports", &error))
 }
 
 /// Opens one queue a lane. A device that was there before, left by `persist` or by a daemon that was killed, is taken over, and kept if

@@ -6,6 +6,7 @@
 
 mod arena;
 mod arrivals;
+pub mod capture;
 mod fault;
 mod lane;
 mod limiter;
@@ -28,6 +29,7 @@ use std::net::SocketAddr;
 /// What [`Lane::new`] takes its tables in, of the crate `arc-swap`.
 pub use arc_swap::ArcSwap;
 pub use arrivals::Arrivals;
+pub use capture::Captures;
 pub use fault::Fault;
 pub use lane::{Lane, LaneError, LaneOptions, Progress, run_max_segs};
 pub use mark_tags::MarkTags;

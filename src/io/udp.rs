@@ -101,6 +101,16 @@ impl UdpPort {
     }
 }
 
+impl UdpPort {
+    /// The source ports by their numbers, the same for every lane.
+    ///
+    /// # Errors
+    /// A socket cannot tell its own.
+    pub fn source_ports(&self) -> io::Result<Vec<u16>> {
+        self.senders.iter().map(local_port).collect()
+    }
+}
+
 /// Whether the host cuts a send into datagrams (UDP_SEGMENT, since Linux 4.18), as far as a socket can tell.
 #[must_use]
 pub fn supports_gso() -> bool {

@@ -29,6 +29,8 @@ pub struct Local {
     pub addresses: Vec<IpAddr>,
     /// The subnets our containers live in, one per address.
     pub subnets: Vec<IpNet>,
+    /// Our underlay address, as far as known: no packet of the overlay is from there.
+    pub underlay: Option<IpAddr>,
     /// UDP port of a destination that names none.
     pub port: u16,
     /// Carry the group id.
@@ -53,6 +55,7 @@ impl Local {
             mac: MacAddr::overlay(subnet.addr()),
             addresses: vec![subnet.addr().into()],
             subnets: vec![subnet.trunc().into()],
+            underlay: None,
             port: vxlan::PORT,
             gbp: true,
             routing: true,

@@ -4,9 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::reply::Question;
-use super::{Outer, Reply};
+use super::{Outer, Reply, source};
 use crate::drop_reason::DropReason;
-use crate::tables::{Address, Destination, Local, MarkSource, Peer, Tables};
+use crate::tables::{Address, Destination, MarkSource, Peer, Tables};
 use crate::wire::ethernet::{self, EtherType, Frame};
 use crate::wire::flow;
 use crate::wire::icmp;
@@ -248,7 +248,8 @@ fn judge_packet<'t, A: Address>(
         (None, bridge(tables, mac)?)
     };
     let source = ends.map(|(source, _)| source);
-    check_source(&tables.local, source)?;
+    // After the destination, so that a packet for an absent container is counted as that.
+    source::check_host(&tables.local, frame, network, source)?;
     Ok(Judged::Encap(Encap {
         destinations,
         destination_mac,
@@ -311,17 +312,6 @@ fn non_empty(destinations: &[Destination]) -> Option<&[Destination]> {
     (!destinations.is_empty()).then_some(destinations)
 }
 
-/// Judged after the destination, so that a packet for an absent container is counted as that.
-#[inline]
-fn check_source(local: &Local, source: Option<impl Address>) -> Result<(), DropReason> {
-    match source {
-        Some(source) if local.strict_source && !local.covers(source) => {
-            Err(DropReason::SourceNotLocal)
-        }
-        _ => Ok(()),
-    }
-}
-
 #[inline]
 fn sent_mark(tables: &Tables, own: Mark, source: Option<impl Address>) -> Option<Mark> {
     if !tables.local.gbp {
@@ -341,7 +331,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::tables::{OuterField, OuterRules};
+    use crate::tables::{Local, OuterField, OuterRules};
     use crate::vtep::fixture::*;
 
     fn encap<'t>(tables: &'t Tables, frame: &[u8]) -> Encap<'t> {

@@ -3,14 +3,14 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::Reply;
 use super::reply::Question;
+use super::{Reply, source};
 use crate::drop_reason::DropReason;
 use crate::tables::{Local, Peer, PeerId, Tables};
 use crate::wire::ethernet::Frame;
 use crate::wire::ip::Network;
 use crate::wire::vxlan::{self, Header, HeaderError};
-use crate::wire::{Ecn, MacAddr, Mark};
+use crate::wire::{Ecn, Mark};
 
 /// What the outer headers said of a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,8 +108,8 @@ fn judge<'t>(
     }
     let network = Network::parse(frame).map_err(|_| DropReason::TruncatedInnerIp)?;
     let ecn = decap_ecn(network, received.tos)?;
-    if strict.is_some_and(|id| !source_belongs(tables, frame, network, id)) {
-        return Err(DropReason::SourceNotPeers);
+    if let Some(id) = strict {
+        source::check_peer(tables, frame, network, id)?;
     }
     let peer = id.map(|id| tables.peers.at(id));
     if let Some(reply) = answer(local, frame) {
@@ -151,25 +151,6 @@ fn decap_ecn(network: Network<'_>, outer_tos: u8) -> Result<Option<Ecn>, DropRea
     Ok((ecn != inner).then_some(ecn))
 }
 
-/// Reverse path: our own tables must place the inner source behind the sender, by address where we route and by MAC where the FDB is
-/// all there is. Frames that are not IP carry no such claim.
-fn source_belongs(tables: &Tables, frame: Frame<'_>, network: Network<'_>, peer: PeerId) -> bool {
-    match network {
-        Network::Other => true,
-        _ if !tables.local.routing => {
-            let mac = frame.source();
-            is_stations(mac) && tables.has_destination(mac, peer)
-        }
-        Network::V4(ip) => tables.belongs_to(ip.source(), peer),
-        Network::V6(ip) => tables.belongs_to(ip.source(), peer),
-    }
-}
-
-/// False for the zero MAC and for groups: where they have FDB entries, these are lists of whom to flood to, and nobody's home.
-fn is_stations(mac: MacAddr) -> bool {
-    !mac.is_zero() && !mac.is_multicast()
-}
-
 /// The answer to a request for one of our own overlay addresses. Everything else is delivered, as the kernel does.
 fn answer(local: &Local, frame: Frame<'_>) -> Option<Reply> {
     if !local.routing {
@@ -190,6 +171,7 @@ mod tests {
     use super::*;
     use crate::tables::TableSpec;
     use crate::vtep::fixture::*;
+    use crate::wire::MacAddr;
 
     const HEADER: [u8; 8] = [0x88, 0, 0, 7, 0, 0, 1, 0];
 
@@ -284,14 +266,15 @@ mod tests {
     #[test]
     fn an_inner_source_must_lie_behind_its_sender() {
         let tables = tables();
-        for source in [OWN_CONTAINER, OWN_VTEP, Ipv4Addr::new(10, 255, 44, 1)] {
+        let stranger = Ipv4Addr::new(10, 255, 44, 1);
+        for (source, expected) in [
+            (OWN_CONTAINER, DropReason::OwnSourceAddress),
+            (OWN_VTEP, DropReason::OwnSourceAddress),
+            (stranger, DropReason::SourceNotPeers),
+        ] {
             let frame = udp((PEER_MAC, OWN_MAC), (source, OWN_CONTAINER), 0);
             let packet = [&HEADER[..], &frame].concat();
-            assert_eq!(
-                reason(&tables, &packet, received(0)),
-                DropReason::SourceNotPeers,
-                "{source}"
-            );
+            assert_eq!(reason(&tables, &packet, received(0)), expected, "{source}");
         }
         let vtep = udp((PEER_MAC, OWN_MAC), (PEER_VTEP, OWN_CONTAINER), 0);
         deliver(&tables, &[&HEADER[..], &vtep].concat(), received(0));

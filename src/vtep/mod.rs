@@ -21,13 +21,16 @@
 //! Called by the lanes in `io`, by examples and by tests.
 
 mod egress;
+mod fate;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod ingress;
 mod outer;
 mod reply;
+mod source;
 
 pub use egress::{Egress, Encap, TooBig, egress, egress_super_frame};
+pub use fate::Fate;
 pub use ingress::{Deliver, Ingress, Received, ingress};
 pub use outer::Outer;
 pub use reply::Reply;

@@ -77,6 +77,29 @@ impl Request {
     }
 }
 
+/// Sender and target of a packet of ARP for IPv4 over Ethernet. `payload` is behind the Ethernet header and its tags.
+#[must_use]
+pub fn ends(payload: &[u8]) -> Option<[Ipv4Addr; 2]> {
+    let (_, sender) = sender(payload)?;
+    let target = TARGET_IP.start - ethernet::HEADER_LEN;
+    let target: [u8; 4] = *payload.get(target..)?.first_chunk()?;
+    Some([sender, target.into()])
+}
+
+/// The MAC and the address that a packet of ARP for IPv4 over Ethernet says it is from, be it a request or a reply: what whoever hears it
+/// takes for its sender's. `payload` is behind the Ethernet header and its tags.
+#[must_use]
+pub fn sender(payload: &[u8]) -> Option<(MacAddr, Ipv4Addr)> {
+    const BEFORE: usize = ethernet::HEADER_LEN;
+    let packet = payload.first_chunk::<{ FRAME_LEN - BEFORE }>()?;
+    let at = |field: &Range<usize>| field.start - BEFORE..field.end - BEFORE;
+    let is_ours = |request: [u8; 8]| packet[..6] == request[..6];
+    ([REQUEST, IEEE802_REQUEST].into_iter().any(is_ours)).then(|| {
+        let mac = MacAddr::new(field(packet, at(&SENDER_MAC)));
+        (mac, field::<4>(packet, at(&SENDER_IP)).into())
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,6 +141,21 @@ mod tests {
         asked[15] = 6;
         let request = parse(&asked).unwrap();
         assert_eq!(request.reply(MacAddr::overlay(request.target_ip)), ANSWERED);
+    }
+
+    #[test]
+    fn a_packet_of_either_operation_says_who_sent_it() {
+        let asker = Ipv4Addr::new(10, 255, 108, 0);
+        let answerer = Ipv4Addr::new(10, 255, 43, 0);
+        for (frame, from) in [(ASKED, asker), (ANSWERED, answerer)] {
+            assert_eq!(sender(&frame[14..]), Some((MacAddr::overlay(from), from)));
+        }
+        assert_eq!(sender(&ASKED[14..41]), None);
+        for at in (14..20).filter(|at| *at != 15) {
+            let mut other = ASKED;
+            other[at] ^= 0x40;
+            assert_eq!(sender(&other[14..]), None, "byte {at}");
+        }
     }
 
     #[test]

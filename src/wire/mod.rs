@@ -2,6 +2,7 @@
 
 pub mod arp;
 pub mod checksum;
+pub mod claim;
 pub mod ecn;
 pub mod ethernet;
 pub mod flow;

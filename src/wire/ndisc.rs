@@ -24,6 +24,8 @@ const TARGET: Range<usize> = 8..24;
 /// A link-layer address option behind the message.
 const OPTION: Range<usize> = 24..32;
 
+const ROUTER_SOLICITATION: u8 = 133;
+const ROUTER_ADVERTISEMENT: u8 = 134;
 const NEIGHBOR_SOLICITATION: u8 = 135;
 const NEIGHBOR_ADVERTISEMENT: u8 = 136;
 const ROUTER: u8 = 0x80;
@@ -110,6 +112,36 @@ impl Solicitation {
         message[CHECKSUM].copy_from_slice(&sum.to_be_bytes());
         frame
     }
+}
+
+/// The address and the MAC that an ICMPv6 `message` says its sender has: an advertisement of its target, and whichever message with a
+/// link-layer address option of that. Whether the message holds otherwise is not looked at: who hears it may be less strict.
+#[must_use]
+pub fn sender(message: &[u8]) -> Option<(Option<Ipv6Addr>, Option<MacAddr>)> {
+    let (kind, options) = match *message.first()? {
+        ROUTER_SOLICITATION => (SOURCE_LINK_LAYER_ADDRESS, 8),
+        ROUTER_ADVERTISEMENT => (SOURCE_LINK_LAYER_ADDRESS, 16),
+        NEIGHBOR_SOLICITATION => (SOURCE_LINK_LAYER_ADDRESS, MESSAGE_LEN),
+        NEIGHBOR_ADVERTISEMENT => (TARGET_LINK_LAYER_ADDRESS, MESSAGE_LEN),
+        _ => return None,
+    };
+    let options = message.get(options..)?;
+    let advertised = message[0] == NEIGHBOR_ADVERTISEMENT;
+    let address = advertised.then(|| field::<16>(message, TARGET).into());
+    Some((address, link_layer_address(kind, options)))
+}
+
+/// The first option of that kind, as far as the options can be read.
+fn link_layer_address(kind: u8, mut options: &[u8]) -> Option<MacAddr> {
+    while let Some(&[found, units]) = options.first_chunk() {
+        let len = usize::from(units) * OPTION_UNIT;
+        let (option, rest) = options.split_at_checked(len).filter(|_| len > 0)?;
+        if found == kind {
+            return Some(MacAddr::new(field(option, 2..8)));
+        }
+        options = rest;
+    }
+    None
 }
 
 /// All nodes of the link.

@@ -8,7 +8,7 @@ use etherparse::{PacketBuilder, SlicedPacket, TransportSlice};
 use silk_vtep::control::PeerSpec;
 use silk_vtep::counters::Counters;
 use silk_vtep::io::memory::{MemoryTap, MemoryUnderlay};
-use silk_vtep::io::{Lane, LaneOptions, MarkTags, OffloadState, Offloads};
+use silk_vtep::io::{Captures, Lane, LaneOptions, MarkTags, OffloadState, Offloads};
 use silk_vtep::tables::{CounterRegistry, GroupEntry, Local, TableSpec, Tables};
 use silk_vtep::wire::{MacAddr, vnet, vxlan};
 
@@ -21,6 +21,7 @@ pub(crate) fn options() -> LaneOptions {
         mtu_bytes: MTU,
         offloads: Arc::new(Offloads::from_fn(|_| OffloadState::On)),
         mark_tags: Arc::new(MarkTags::new(true)),
+        captures: Arc::default(),
     }
 }
 
@@ -32,6 +33,7 @@ pub(crate) struct Cell {
     pub(crate) counters: Arc<Counters>,
     pub(crate) offloads: Arc<Offloads>,
     pub(crate) mark_tags: Arc<MarkTags>,
+    pub(crate) captures: Arc<Captures>,
     pub(crate) lanes: Vec<Lane<MemoryTap, MemoryUnderlay>>,
 }
 
@@ -59,6 +61,7 @@ impl Cell {
             lanes: (0..LANES).map(lane).collect(),
             offloads: Arc::clone(&options.offloads),
             mark_tags: Arc::clone(&options.mark_tags),
+            captures: Arc::clone(&options.captures),
             tables,
             counters,
         }

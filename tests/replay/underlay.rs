@@ -233,7 +233,7 @@ fn inner_frames() -> Vec<Case> {
         case(
             "our own source",
             with_inner(&inner((B_MAC, A_MAC), (A_CONTAINER, A_CONTAINER), 0, 1)),
-            drop("source-not-peers", 1),
+            drop("own-source-address", 1),
         ),
         case("nested", with_inner(&nested), deliver()),
         case("ARP for a container", with_inner(&arp), deliver()),

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
 
@@ -129,6 +129,36 @@ impl Daemon {
             .ok_or("a temporary directory has a plain name")?;
         self.host
             .exec(&format!("{SILK_VTEP} {arguments} --socket {socket}"))
+    }
+
+    /// Starts one command of the command line against this daemon's socket and leaves it running. What it says on standard error goes to
+    /// the file `errors`.
+    pub(crate) fn start_ctl(&self, arguments: &str, errors: &Path) -> Result<Process> {
+        let mut command = self.host.command(SILK_VTEP);
+        command.args(arguments.split_whitespace());
+        command.arg("--socket").arg(self.socket());
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(errors)?)
+            .spawn()?;
+        Ok(Process::new(child))
+    }
+
+    /// Starts a shell in the host's namespace, where `$SILK_VTEP` is the command line and `$SOCKET` this daemon's socket. What it says on
+    /// standard output goes to the file `output`.
+    pub(crate) fn start_shell(&self, script: &str, output: &Path) -> Result<Process> {
+        let mut command = self.host.command("sh");
+        command.args(["-c", script]);
+        command
+            .env("SILK_VTEP", SILK_VTEP)
+            .env("SOCKET", self.socket());
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(File::create(output)?)
+            .stderr(Stdio::inherit())
+            .spawn()?;
+        Ok(Process::new(child))
     }
 
     /// Sends one request to the control socket and returns the value that answers it.

@@ -1,20 +1,19 @@
-//! The table lines that one packet meets, asked of the running daemons, each question following from the answer before.
+//! What one packet meets: the kernel's route on either side, and what the daemons' `trace` says of it.
 
 use std::fmt::Display;
 use std::net::IpAddr;
-
-use serde::de::DeserializeOwned;
 
 use super::DemoError;
 use super::kernel::Kernel;
 use crate::cli::lab::ground::VTEP_LINK;
 use crate::cli::lab::site::Cell;
-use crate::cli::print;
+use crate::cli::trace;
 use crate::control::Client;
-use crate::control::protocol::{Request, Show};
-use crate::control::rows::{FdbRow, GroupRow, NeighRow, PeerRow, RouteRow};
+use crate::control::protocol::Request;
+use crate::control::trace::{Trace, TraceRequest};
 use crate::error::SetupError;
 use crate::netlink::container;
+use crate::vtep::Fate;
 
 /// One question, as it would be typed, and its answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,58 +39,13 @@ pub(super) fn outward(from: &Cell, to: &Cell) -> Result<Vec<Step>, DemoError> {
         kernel,
     );
 
-    let destination = IpAddr::from(to.place.plan.container);
-    let found: RouteRow = asker.client.call(&Request::RouteGet(destination))?;
-    let Some(prefix) = found.matched else {
+    let packet = packet(from, to);
+    let trace = asker.trace("the daemon: its tables, line by line", "", packet)?;
+    let underlay = IpAddr::from(to.place.plan.underlay);
+    if trace.verdict.verdict != Fate::Encap || trace.verdict.underlay != [underlay] {
         return Err(astray(
             from,
-            format_args!("route get {destination}: no prefix"),
-        ));
-    };
-    asker.note(
-        "route: the one that takes this address",
-        format!("silk-vtep route get {destination}"),
-        print::route(&found),
-    );
-    let route: RouteRow = asker.ask(
-        "route: the longest prefix that matches",
-        "route",
-        prefix,
-        Show::Route(Some(prefix)),
-        print::route,
-    )?;
-    let via = route.gateway.unwrap_or(destination);
-    let neigh: NeighRow = asker.ask(
-        "neighbour: the inner destination MAC",
-        "neigh",
-        via,
-        Show::Neigh(Some(via)),
-        print::neigh,
-    )?;
-    let mac = neigh.lladdr;
-    let fdb: FdbRow = asker.ask(
-        "FDB: the underlay address",
-        "fdb",
-        mac,
-        Show::Fdb(Some(mac)),
-        print::fdb,
-    )?;
-    let source = IpAddr::from(from.place.plan.container);
-    let one = |row: &GroupRow| print::groups(std::slice::from_ref(row));
-    let _: GroupRow = asker.ask(
-        "group: who is speaking",
-        "group",
-        source,
-        Show::Group(Some(source)),
-        one,
-    )?;
-    if fdb.dst != IpAddr::from(to.place.plan.underlay) {
-        return Err(astray(
-            from,
-            format_args!(
-                "{destination} leads to {}, not {}",
-                fdb.dst, to.place.plan.underlay
-            ),
+            format_args!("the packet does not lead to {underlay}"),
         ));
     }
     Ok(asker.steps)
@@ -103,13 +57,21 @@ pub(super) fn outward(from: &Cell, to: &Cell) -> Result<Vec<Step>, DemoError> {
 /// As [`outward`].
 pub(super) fn inward(from: &Cell, to: &Cell) -> Result<Vec<Step>, DemoError> {
     let mut asker = Asker::new(to)?;
-    let sender = IpAddr::from(from.place.plan.underlay);
-    let one = |row: &PeerRow| print::peers(std::slice::from_ref(row));
-    let why = "peer: the sender is known, and the inner source is of its subnet";
-    let peer: PeerRow = asker.ask(why, "peer", sender, Show::Peer(Some(sender)), one)?;
-    let source = IpAddr::from(from.place.plan.container);
-    if !peer.subnets.iter().any(|subnet| subnet.contains(&source)) {
-        return Err(astray(to, format_args!("{source} is not behind {sender}")));
+    let packet = TraceRequest {
+        ingress: true,
+        mark: from.place.plan.group.map(u32::from),
+        ..packet(from, to)
+    };
+    let group = from.place.plan.group;
+    let words = group.map_or_else(String::new, |group| format!(" --group {group:#06x}"));
+    let words = format!("{words} --ingress");
+    let trace = asker.trace(
+        "the daemon: who sends it, and may it say so",
+        &words,
+        packet,
+    )?;
+    if trace.verdict.verdict != Fate::Deliver {
+        return Err(astray(to, "the packet is not delivered"));
     }
     let host_link = container::host_name(to.place.plan.container);
     let kernel = Kernel::of(&to.place.host)?.routes(Some(&host_link))?;
@@ -121,40 +83,38 @@ pub(super) fn inward(from: &Cell, to: &Cell) -> Result<Vec<Step>, DemoError> {
     Ok(asker.steps)
 }
 
+/// A ping of the container of `from` to that of `to`.
+fn packet(from: &Cell, to: &Cell) -> TraceRequest {
+    let [src, dst] = [from, to].map(|cell| IpAddr::from(cell.place.plan.container));
+    TraceRequest::new(src, dst)
+}
+
 /// Asks one daemon and keeps the record.
-struct Asker<'a> {
-    cell: &'a Cell,
+struct Asker {
     client: Client,
     steps: Vec<Step>,
 }
 
-impl<'a> Asker<'a> {
-    fn new(cell: &'a Cell) -> Result<Self, DemoError> {
+impl Asker {
+    fn new(cell: &Cell) -> Result<Self, DemoError> {
         Ok(Self {
-            cell,
             client: cell.client()?,
             steps: Vec::new(),
         })
     }
 
-    /// The one row that `show` names.
-    fn ask<T: DeserializeOwned>(
+    /// The walk of `packet`, as `silk-vtep trace` prints it; `words` are what is typed beside its addresses.
+    fn trace(
         &mut self,
         why: &'static str,
-        table: &str,
-        key: impl Display,
-        show: Show,
-        line: impl Fn(&T) -> String,
-    ) -> Result<T, DemoError> {
-        let rows: Vec<T> = self.client.call(&Request::Show(show))?;
-        let Some(row) = rows.into_iter().next() else {
-            return Err(astray(
-                self.cell,
-                format_args!("{table} show {key}: nothing there"),
-            ));
-        };
-        self.note(why, format!("silk-vtep {table} show {key}"), line(&row));
-        Ok(row)
+        words: &str,
+        packet: TraceRequest,
+    ) -> Result<Trace, DemoError> {
+        let (src, dst) = (packet.src, packet.dst);
+        let trace: Trace = self.client.call(&Request::Trace(packet))?;
+        let command = format!("silk-vtep trace --src {src} --dst {dst}{words}");
+        self.note(why, command, trace::text(&trace));
+        Ok(trace)
     }
 
     fn note(&mut self, why: &'static str, command: String, answer: String) {

@@ -206,6 +206,7 @@ impl Config {
             mac: vtep.mac,
             addresses: vtep.addresses.clone(),
             subnets: vtep.subnets.clone(),
+            underlay: Some(vtep.local),
             port: vtep.port,
             gbp: vtep.gbp,
             routing: vtep.routing,

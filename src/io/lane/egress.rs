@@ -13,6 +13,7 @@ use super::sender::{Hop, Sender};
 use super::{BATCH, LaneError, Patience, Progress, Scope};
 use crate::drop_reason::DropReason;
 use crate::io::arena::{Arena, Packet};
+use crate::io::capture::Seen;
 use crate::io::limiter::Limiter;
 use crate::io::{Fault, Run, Tap, Underlay};
 use crate::offload::{self, HEADER_LEN_MAX, Segmenter};
@@ -89,6 +90,7 @@ impl Egress {
         underlay: &mut impl Underlay,
         scope: &Scope<'_>,
     ) {
+        let drop = |reason| scope.drop_frame(peer, reason, reply.frame());
         match vtep::egress(scope.tables, reply.frame(), Mark::NONE) {
             Verdict::Encap(encap) => {
                 scope.shards(peer).for_each(|shard| shard.count_reply());
@@ -105,12 +107,10 @@ impl Egress {
                 batch.encap(packet, &encap, &VnetHeader::default());
                 batch.finish();
             }
-            Verdict::Reply(_) => scope.count_drop(peer, DropReason::NoFdbEntry),
+            Verdict::Reply(_) => drop(DropReason::NoFdbEntry),
             // No path is narrow enough for that.
-            Verdict::TooBig(_) | Verdict::Fragment { .. } => {
-                scope.count_drop(peer, DropReason::PathMtu);
-            }
-            Verdict::Drop(reason) => scope.count_drop(peer, reason),
+            Verdict::TooBig(_) | Verdict::Fragment { .. } => drop(DropReason::PathMtu),
+            Verdict::Drop(reason) => drop(reason),
         }
     }
 }
@@ -158,11 +158,11 @@ impl<'t, U: Underlay> Batch<'_, 't, U> {
         let header = VnetHeader::parse(self.arena.vnet_header(packet));
         let header = header.filter(|header| self.finish_checksum(packet, header));
         let Some(header) = header else {
-            return scope.shard().count_drop(DropReason::BadVnetHeader);
+            return self.drop(packet, None, DropReason::BadVnetHeader);
         };
         let mark = match self.take_mark(packet) {
             Ok(mark) => mark,
-            Err(reason) => return scope.shard().count_drop(reason),
+            Err(reason) => return self.drop(packet, None, reason),
         };
         let frame = self.arena.frame(packet);
         let verdict = if header.gso_type == GsoType::None {
@@ -171,12 +171,24 @@ impl<'t, U: Underlay> Batch<'_, 't, U> {
             vtep::egress_super_frame(scope.tables, frame, mark, || segment_len(frame, &header))
         };
         match verdict {
-            Verdict::Encap(encap) => self.encap(packet, &encap, &header),
-            Verdict::Reply(reply) => reply_to_host(&reply, tap, scope),
-            Verdict::Fragment { encap, mtu } => self.fragment(packet, &encap, mtu, &header),
+            Verdict::Encap(encap) => {
+                scope.capture(frame, || Seen::sent(&encap));
+                self.encap(packet, &encap, &header);
+            }
+            Verdict::Reply(reply) => reply_to_host(&reply, frame, tap, scope),
+            Verdict::Fragment { encap, mtu } => {
+                scope.capture(frame, || Seen::sent(&encap));
+                self.fragment(packet, &encap, mtu, &header);
+            }
             Verdict::TooBig(too_big) => self.too_big(packet, &too_big, tap),
-            Verdict::Drop(reason) => scope.shard().count_drop(reason),
+            Verdict::Drop(reason) => self.drop(packet, None, reason),
         }
+    }
+
+    /// Counts it as dropped.
+    fn drop(&self, packet: Packet, peer: Option<&Arc<Peer>>, reason: DropReason) {
+        let frame = self.arena.frame(packet);
+        self.sender.scope.drop_frame(peer, reason, frame);
     }
 
     /// The packet's mark. If it came in place of the source MAC, that is put back, whatever becomes of the mark: a frame may have waited
@@ -205,10 +217,7 @@ impl<'t, U: Underlay> Batch<'_, 't, U> {
             GsoType::TcpV4 | GsoType::TcpV6 | GsoType::UdpL4 => match Segmenter::new(frame, header)
             {
                 Ok(segmenter) => Some(segmenter),
-                Err(_) => {
-                    let shard = self.sender.scope.shard();
-                    return shard.count_drop(DropReason::BadVnetHeader);
-                }
+                Err(_) => return self.drop(packet, None, DropReason::BadVnetHeader),
             },
         };
         for destination in encap.copies() {
@@ -233,8 +242,7 @@ impl<'t, U: Underlay> Batch<'_, 't, U> {
     /// Counts it, and tells its sender if it may be told once more.
     fn too_big(&mut self, packet: Packet, too_big: &TooBig<'_>, tap: &mut impl Tap) {
         let frame = self.arena.frame(packet);
-        let scope = self.sender.scope;
-        scope.count_drop(Some(too_big.peer), too_big.reason(frame));
+        self.drop(packet, Some(too_big.peer), too_big.reason(frame));
         let Some(listener) = too_big.listener(frame) else {
             return;
         };
@@ -278,7 +286,8 @@ impl<'t, U: Underlay> Batch<'_, 't, U> {
         self.outbox.flush(self.arena, &mut self.sender);
         let frame_len = self.arena.frame(packet).len();
         for destination in encap.copies() {
-            if !self.sender.carries(encap, destination, frame_len) {
+            if !encap.carries(destination, frame_len) {
+                self.drop(packet, Some(&destination.peer), DropReason::PathMtu);
                 continue;
             }
             let hop = self.sender.hop(destination, encap);
@@ -291,11 +300,11 @@ impl<'t, U: Underlay> Batch<'_, 't, U> {
 
     fn encap_super_frame(&mut self, packet: Packet, encap: &Encap<'t>, header: &VnetHeader) {
         let Ok(segmenter) = Segmenter::new(self.arena.frame(packet), header) else {
-            let shard = self.sender.scope.shard();
-            return shard.count_drop(DropReason::BadVnetHeader);
+            return self.drop(packet, None, DropReason::BadVnetHeader);
         };
         for destination in encap.copies() {
-            if !(self.sender).carries(encap, destination, segmenter.segment_len()) {
+            if !encap.carries(destination, segmenter.segment_len()) {
+                self.drop(packet, Some(&destination.peer), DropReason::PathMtu);
                 continue;
             }
             let hop = self.sender.hop(destination, encap);
@@ -317,11 +326,15 @@ fn segment_len(frame: &[u8], header: &VnetHeader) -> usize {
     Segmenter::new(frame, header).map_or(0, |segmenter| segmenter.segment_len())
 }
 
-fn reply_to_host(reply: &Reply, tap: &mut impl Tap, scope: &Scope<'_>) {
+/// Answers `question`.
+fn reply_to_host(reply: &Reply, question: &[u8], tap: &mut impl Tap, scope: &Scope<'_>) {
     let header = [0; vnet::HEADER_LEN];
     match tap.send(&[IoSlice::new(&header), IoSlice::new(reply.frame())]) {
-        Ok(()) => scope.shard().count_reply(),
-        Err(error) => scope.shard().count_drop(Fault::write_drop(&error)),
+        Ok(()) => {
+            scope.shard().count_reply();
+            scope.capture(question, Seen::answered);
+        }
+        Err(error) => scope.drop_frame(None, Fault::write_drop(&error), question),
     }
 }
 

@@ -76,7 +76,7 @@ impl Narrow<'_, '_> {
     ) {
         let Some(fragmenter) = Fragmenter::new(frame, self.mtu) else {
             let peer = Some(&self.hop.destination.peer);
-            return sender.scope.count_drop(peer, DropReason::PathMtu);
+            return sender.scope.drop_frame(peer, DropReason::PathMtu, frame);
         };
         let datagram_len = vxlan::HEADER_LEN + ethernet::HEADER_LEN + self.mtu as usize;
         let run_max = (RUN_BYTES_MAX / datagram_len).clamp(1, RUN_MAX);

@@ -6,9 +6,10 @@ use super::egress::Egress;
 use super::writer::Writer;
 use super::{BATCH, LaneError, LaneOptions, Patience, Progress, Scope};
 use crate::drop_reason::DropReason;
+use crate::io::capture::{Seen, Sender};
 use crate::io::{Arrivals, Datagram, Fault, Offload, Offloads, Tap, Underlay};
 use crate::offload::{self, CoalesceOptions, Coalescer, MergeKey, Merged, Slice};
-use crate::vtep::{self, Ingress as Verdict, Received};
+use crate::vtep::{self, Fate, Ingress as Verdict, Received};
 use crate::wire::{ip, vxlan};
 
 /// What the direction keeps from read to read.
@@ -100,9 +101,14 @@ impl Ingress {
             tos: message.tos,
         };
         if message.truncated {
-            let peer = writer.scope().tables.peers.lookup(received.source);
+            let scope = writer.scope();
+            let peer = scope.tables.peers.lookup(received.source);
             let reason = DropReason::TruncatedDatagram;
-            return writer.scope().count_drop(peer, reason);
+            scope.count_drop(peer, reason);
+            let bytes = &self.arrivals.slot(index)[..message.len];
+            return scope.capture(bytes, || {
+                arrived(message, bytes, scope, Fate::Drop, Some(reason))
+            });
         }
         let joined = &self.arrivals.slot(index)[..message.len];
         if let Some(gso_size) = inner_segment_bytes(message, joined) {
@@ -130,8 +136,13 @@ impl Ingress {
         let frame = &arrivals.slot(index)[at.range()];
         let out = &mut |merged: &Merged<'_>| writer.write(arrivals, merged);
         if !self.coalescer.extend(&key, at, frame, out) {
-            self.judge(index, segment, None, received, writer, back);
+            return self.judge(index, segment, None, received, writer, back);
         }
+        let (scope, bytes) = (writer.scope(), &arrivals.slot(index)[segment]);
+        let message = &arrivals.messages()[index];
+        scope.capture(bytes, || {
+            arrived(message, bytes, scope, Fate::Deliver, None)
+        });
     }
 
     /// A datagram whose verdict is not known. With `gso_size` its frame is a UDP super-frame of segments of that many bytes.
@@ -149,7 +160,12 @@ impl Ingress {
         let at = frame_of(index, &segment);
         let datagram = &arrivals.slot(index)[segment];
         let key = merge_key(received, datagram);
-        match vtep::ingress(scope.tables, datagram, received) {
+        let judged = vtep::ingress(scope.tables, datagram, received);
+        scope.capture(datagram, || {
+            let (fate, reason) = fate(&judged);
+            arrived(&arrivals.messages()[index], datagram, scope, fate, reason)
+        });
+        match judged {
             Verdict::Deliver(deliver) => {
                 if let Some(ecn) = deliver.ecn {
                     ip::write_ecn(&mut arrivals.slot_mut(index)[at.range()], ecn);
@@ -180,6 +196,29 @@ impl Ingress {
                 .count_drops(DropReason::ReceiveQueueFull, fresh.into());
         }
     }
+}
+
+fn fate(judged: &Verdict<'_>) -> (Fate, Option<DropReason>) {
+    match judged {
+        Verdict::Deliver(_) => (Fate::Deliver, None),
+        Verdict::Reply { .. } => (Fate::Reply, None),
+        Verdict::Drop { reason, .. } => (Fate::Drop, Some(*reason)),
+    }
+}
+
+/// What is to be shown of a datagram.
+pub(super) fn arrived<'p>(
+    message: &Datagram,
+    datagram: &[u8],
+    scope: &Scope<'_>,
+    fate: Fate,
+    reason: Option<DropReason>,
+) -> Seen<'p> {
+    let sender = Sender {
+        source: message.source,
+        tos: message.tos,
+    };
+    Seen::arrived(sender, datagram, scope.tables.local.gbp, fate, reason)
 }
 
 /// What the TAP takes now.

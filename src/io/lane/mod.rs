@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::{Fault, MarkTags, OffloadState, Offloads, Tap, Underlay};
+use super::capture::{Seen, Sessions};
+use super::{Captures, Fault, MarkTags, OffloadState, Offloads, Tap, Underlay};
 use crate::counters::{Counters, Shard};
 use crate::drop_reason::DropReason;
 use crate::tables::{Peer, Tables};
@@ -54,6 +55,8 @@ pub struct LaneOptions {
     pub offloads: Arc<Offloads>,
     /// Whether marks cross the TAP.
     pub mark_tags: Arc<MarkTags>,
+    /// Who wants to see packets.
+    pub captures: Arc<Captures>,
 }
 
 impl LaneOptions {
@@ -64,6 +67,7 @@ impl LaneOptions {
             mtu_bytes,
             offloads: Arc::new(Offloads::from_fn(|_| OffloadState::On)),
             mark_tags: Arc::default(),
+            captures: Arc::default(),
         }
     }
 }
@@ -99,6 +103,7 @@ pub struct Lane<T, U> {
     counters: Arc<Counters>,
     offloads: Arc<Offloads>,
     mark_tags: Arc<MarkTags>,
+    captures: Arc<Captures>,
     egress: Egress,
     ingress: Ingress,
 }
@@ -122,6 +127,7 @@ impl<T: Tap, U: Underlay> Lane<T, U> {
             counters,
             offloads: Arc::clone(&options.offloads),
             mark_tags: Arc::clone(&options.mark_tags),
+            captures: Arc::clone(&options.captures),
             egress: Egress::default(),
             ingress: Ingress::new(options),
         }
@@ -143,11 +149,13 @@ impl<T: Tap, U: Underlay> Lane<T, U> {
     /// The TAP is gone.
     pub fn egress_batch(&mut self) -> Result<Progress, LaneError> {
         let tables = self.tables.load();
+        let captures = self.captures.load();
         let scope = Scope {
             tables: &tables,
             counters: &self.counters,
             offloads: &self.offloads,
             mark_tags: &self.mark_tags,
+            captures: captures.as_deref().map(AsRef::as_ref),
             index: self.index,
         };
         self.egress.batch(&mut self.tap, &mut self.underlay, &scope)
@@ -159,11 +167,13 @@ impl<T: Tap, U: Underlay> Lane<T, U> {
     /// The socket or the TAP is gone.
     pub fn ingress_batch(&mut self) -> Result<Progress, LaneError> {
         let tables = self.tables.load();
+        let captures = self.captures.load();
         let scope = Scope {
             tables: &tables,
             counters: &self.counters,
             offloads: &self.offloads,
             mark_tags: &self.mark_tags,
+            captures: captures.as_deref().map(AsRef::as_ref),
             index: self.index,
         };
         let (tap, underlay) = (&mut self.tap, &mut self.underlay);
@@ -177,6 +187,8 @@ struct Scope<'a> {
     counters: &'a Counters,
     offloads: &'a Offloads,
     mark_tags: &'a MarkTags,
+    /// Who captures, if anybody does.
+    captures: Option<&'a Sessions>,
     index: usize,
 }
 
@@ -194,6 +206,20 @@ impl Scope<'_> {
 
     fn count_drop(&self, peer: Option<&Arc<Peer>>, reason: DropReason) {
         self.shards(peer).for_each(|shard| shard.count_drop(reason));
+    }
+
+    /// Counts a frame of the host as dropped.
+    fn drop_frame(&self, peer: Option<&Arc<Peer>>, reason: DropReason, frame: &[u8]) {
+        self.count_drop(peer, reason);
+        self.capture(frame, || Seen::dropped(reason, peer));
+    }
+
+    /// Shows a packet to whoever captures.
+    #[inline]
+    fn capture<'p>(&self, bytes: &'p [u8], seen: impl FnOnce() -> Seen<'p>) {
+        if let Some(captures) = self.captures {
+            captures.offer(self.index, &seen(), bytes, std::iter::empty());
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::Scope;
 use crate::drop_reason::DropReason;
+use crate::io::capture::{Seen, Sessions};
 use crate::io::{Fault, Offload, Run, Transmit, Underlay};
 use crate::tables::Destination;
 use crate::vtep::{Encap, Outer};
@@ -45,21 +46,6 @@ impl<U: Underlay> Sender<'_, '_, U> {
             source: self.underlay.source(encap.flow_hash),
             outer: encap.outer,
         }
-    }
-
-    /// Whether a frame of this length gets to `destination`; one that does not is counted.
-    pub(super) fn carries(
-        &self,
-        encap: &Encap<'_>,
-        destination: &Destination,
-        frame_len: usize,
-    ) -> bool {
-        let is_carried = encap.carries(destination, frame_len);
-        if !is_carried {
-            let peer = Some(&destination.peer);
-            self.scope.count_drop(peer, DropReason::PathMtu);
-        }
-        is_carried
     }
 
     /// Sends a run: whole where the host cuts it, else one by one. Every datagram is counted once, as sent or as dropped.
@@ -127,6 +113,28 @@ impl<U: Underlay> Sender<'_, '_, U> {
                 Err(Fault::Packet(reason)) => shard.count_drops(reason, packets as u64),
                 Err(_) => shard.count_drops(DropReason::UnderlaySendFailed, packets as u64),
             }
+        }
+        if let (Err(fault), Some(captures)) = (outcome, self.scope.captures) {
+            let reason = match fault {
+                Fault::Packet(reason) => reason,
+                Fault::Empty | Fault::Passing | Fault::Refused | Fault::Gone => {
+                    DropReason::UnderlaySendFailed
+                }
+            };
+            self.capture(run, reason, hop, captures);
+        }
+    }
+
+    /// Shows what was not sent: the frames, without the VXLAN header that each begins with.
+    #[cold]
+    fn capture(&self, run: Run<'_>, reason: DropReason, hop: &Hop<'_>, captures: &Sessions) {
+        let seen = Seen::dropped(reason, Some(&hop.destination.peer));
+        for one in run.each() {
+            let mut slices = one.slices().iter().map(|slice| &**slice);
+            let first = slices
+                .next()
+                .and_then(|first| first.get(vxlan::HEADER_LEN..));
+            captures.offer(self.scope.index, &seen, first.unwrap_or_default(), slices);
         }
     }
 }

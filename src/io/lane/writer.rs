@@ -6,14 +6,16 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 
 use super::Scope;
+use super::ingress::arrived;
 use crate::drop_reason::DropReason;
 use crate::io::probe::takes_super_frames;
 use crate::io::{Arrivals, Fault, Offload, Tap};
 use crate::offload::{HEADER_LEN_MAX, Merged, SLICES_MAX, Segmenter, Slice};
 use crate::tables::{MarkSource, Peer};
+use crate::vtep::Fate;
 use crate::wire::ethernet::{self, Frame};
 use crate::wire::vnet::{self, GsoType, VnetHeader};
-use crate::wire::vxlan::Header;
+use crate::wire::vxlan::{self, Header};
 use crate::wire::{MacAddr, Mark, mark_tag};
 
 /// EINVAL: of a super-frame it may mean the kind, of a frame the frame.
@@ -204,9 +206,13 @@ impl<'a, 't, T: Tap> Writer<'a, 't, T> {
         frames: impl IntoIterator<Item = Slice>,
         sent: io::Result<()>,
     ) {
+        let refused = sent.as_ref().err().map(Fault::write_drop);
         let mut buffer = 0;
         let (packets, bytes) = frames.into_iter().fold((0, 0), |(packets, bytes), frame| {
             buffer = frame.buffer;
+            if let Some(reason) = refused {
+                self.capture(arrivals, frame, reason);
+            }
             (packets + 1, bytes + frame.len())
         });
         let peer = self.peer(arrivals, buffer);
@@ -221,6 +227,17 @@ impl<'a, 't, T: Tap> Writer<'a, 't, T> {
         {
             self.gone = Some(error);
         }
+    }
+
+    /// Shows a datagram whose frame the TAP did not take.
+    fn capture(&self, arrivals: &Arrivals, frame: Slice, reason: DropReason) {
+        let slot = arrivals.slot(frame.buffer);
+        let bytes = &slot[frame.start - vxlan::HEADER_LEN..frame.end];
+        let message = &arrivals.messages()[frame.buffer];
+        let scope = self.scope;
+        scope.capture(bytes, || {
+            arrived(message, bytes, scope, Fate::Drop, Some(reason))
+        });
     }
 
     /// Who sent what is in this buffer, if it is one of ours.

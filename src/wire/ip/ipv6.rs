@@ -104,6 +104,15 @@ impl<'a> Ipv6<'a> {
     /// The payload's protocol, the header with its extensions, and the payload. `None` for a version other than 6, a length
     /// that lies, a fragment, or extension headers that run past the end or the bound.
     pub(in crate::wire) fn split(self) -> Option<(u8, &'a [u8], &'a [u8])> {
+        match self.payload()? {
+            Payload::Of(protocol, headers, payload) => Some((protocol, headers, payload)),
+            Payload::Fragment | Payload::OutOfReach => None,
+        }
+    }
+
+    /// What is behind the extension headers. `None` for a version other than 6, a length that lies, or extension headers that run past
+    /// the end.
+    pub(in crate::wire) fn payload(self) -> Option<Payload<'a>> {
         if self.version() != 6 {
             return None;
         }
@@ -113,21 +122,21 @@ impl<'a> Ipv6<'a> {
         let mut protocol = self.next_header();
         let mut offset = HEADER_LEN;
         for _ in 0..MAX_EXTENSIONS {
-            if !matches!(protocol, HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS) {
+            if !is_extension(protocol) {
                 break;
             }
             let [next, units] = *packet.get(offset..)?.first_chunk()?;
             protocol = next;
             offset += (usize::from(units) + 1) * 8;
         }
-        if matches!(
-            protocol,
-            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | FRAGMENT
-        ) {
-            return None;
+        if protocol == FRAGMENT {
+            return Some(Payload::Fragment);
+        }
+        if is_extension(protocol) {
+            return Some(Payload::OutOfReach);
         }
         let (headers, payload) = packet.split_at_checked(offset)?;
-        Some((protocol, headers, payload))
+        Some(Payload::Of(protocol, headers, payload))
     }
 
     /// What the packet carries, or begins to carry if it is a first fragment: the protocol, and as much of the payload as is here. It is
@@ -164,6 +173,20 @@ impl<'a> Ipv6<'a> {
     fn first_word(self) -> u32 {
         u32::from_be_bytes(field(self.header, FIRST_WORD))
     }
+}
+
+/// What an IPv6 packet carries.
+pub(in crate::wire) enum Payload<'a> {
+    /// A payload of this protocol: the header with its extensions, and the payload.
+    Of(u8, &'a [u8], &'a [u8]),
+    /// A part of a payload.
+    Fragment,
+    /// More than [`MAX_EXTENSIONS`] headers, and then something.
+    OutOfReach,
+}
+
+fn is_extension(protocol: u8) -> bool {
+    matches!(protocol, HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS)
 }
 
 /// Writes the ECN bits of the header at the start of `packet`; too short a packet is left alone.

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 
 pub use fragment::{FRAGMENT_HEADER_LEN_MAX, Fragmenter};
 pub use ipv4::Ipv4;
+pub(in crate::wire) use ipv6::Payload;
 pub use ipv6::{Ipv6, MAX_EXTENSIONS};
 pub use transport::Transport;
 

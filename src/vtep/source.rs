@@ -1,0 +1,418 @@
+//! Who may speak, and in whose name: the checks of `strict_source`.
+//!
+//! | who | must be from |
+//! |---|---|
+//! | the host | this cell: its subnet, or the VTEP's address |
+//! | a peer, where we route | behind that peer, by our own routes, and not this cell |
+//! | a peer, by FDB alone | a MAC whose FDB entry is that peer, and not one of our addresses |
+//!
+//! What an ARP or ND body says of its sender counts as what the headers say ([`Claim`]), and what stands behind VLAN tags as what stands
+//! behind none: a tag of VLAN 0 is no tag to the host that hears it. Frames that are neither IP nor ARP say nothing.
+
+use std::net::IpAddr;
+
+use crate::drop_reason::DropReason;
+use crate::tables::{Address, Local, PeerId, Tables};
+use crate::wire::MacAddr;
+use crate::wire::claim::Claim;
+use crate::wire::ethernet::{EtherType, Frame};
+use crate::wire::ip::Network;
+
+/// Whether the host may send this. `source` is the address of a packet behind no VLAN tag, of the type that it has; `network` is behind
+/// any.
+#[inline]
+pub(super) fn check_host(
+    local: &Local,
+    frame: Frame<'_>,
+    network: Network<'_>,
+    source: Option<impl Address>,
+) -> Result<(), DropReason> {
+    if !local.strict_source {
+        return Ok(());
+    }
+    match source {
+        Some(source) => check_local(local, source)?,
+        None => {
+            let ends = network.addresses();
+            ends.map_or(Ok(()), |(source, _)| check_local(local, source))?;
+        }
+    }
+    match Claim::of(frame, network) {
+        None => Ok(()),
+        Some(Claim {
+            is_hidden: true, ..
+        }) => Err(DropReason::SourceNotLocal),
+        Some(Claim { address, .. }) => {
+            address.map_or(Ok(()), |address| check_local(local, address))
+        }
+    }
+}
+
+#[inline]
+fn check_local(local: &Local, source: impl Address) -> Result<(), DropReason> {
+    if local.covers(source) {
+        return Ok(());
+    }
+    let is_underlay = local.underlay == Some(source.into());
+    Err(if is_underlay {
+        DropReason::SourceIsUnderlay
+    } else {
+        DropReason::SourceNotLocal
+    })
+}
+
+/// Whether `peer` may send this. `network` is behind no VLAN tag.
+#[inline]
+pub(super) fn check_peer(
+    tables: &Tables,
+    frame: Frame<'_>,
+    network: Network<'_>,
+    peer: PeerId,
+) -> Result<(), DropReason> {
+    let said_of = Speaker {
+        tables,
+        frame,
+        peer,
+    };
+    match network {
+        Network::V4(ip) => said_of.address(ip.source()),
+        Network::V6(ip) => {
+            said_of.address(ip.source())?;
+            said_of.claim(Claim::of_ipv6(ip))
+        }
+        Network::Other => said_of.behind_tags(),
+    }
+}
+
+struct Speaker<'a> {
+    tables: &'a Tables,
+    frame: Frame<'a>,
+    peer: PeerId,
+}
+
+impl Speaker<'_> {
+    /// An address that is said to be the speaker's.
+    #[inline]
+    fn address(&self, address: impl Address) -> Result<(), DropReason> {
+        let local = &*self.tables.local;
+        let (is_own, is_theirs) = if local.routing {
+            (
+                local.covers(address),
+                self.tables.belongs_to(address, self.peer),
+            )
+        } else {
+            // One subnet may lie on both sides of a bridge; the FDB is all there is.
+            let is_own = local.addresses.contains(&address.into());
+            (is_own, self.has_mac(self.frame.source()))
+        };
+        if is_own {
+            Err(DropReason::OwnSourceAddress)
+        } else if is_theirs {
+            Ok(())
+        } else {
+            Err(DropReason::SourceNotPeers)
+        }
+    }
+
+    fn has_mac(&self, mac: MacAddr) -> bool {
+        is_stations(mac) && self.tables.has_destination(mac, self.peer)
+    }
+
+    fn claim(&self, claim: Option<Claim>) -> Result<(), DropReason> {
+        let Some(claim) = claim else {
+            return Ok(());
+        };
+        if claim.mac == Some(self.tables.local.mac) {
+            return Err(DropReason::OwnSourceMac);
+        }
+        if claim.is_hidden {
+            return Err(DropReason::SourceNotPeers);
+        }
+        claim
+            .address
+            .map_or(Ok(()), |address: IpAddr| self.address(address))
+    }
+
+    /// ARP, and what VLAN tags hide.
+    fn behind_tags(&self) -> Result<(), DropReason> {
+        match Network::parse_untagged(self.frame) {
+            Ok(Network::V4(ip)) => self.address(ip.source()),
+            Ok(Network::V6(ip)) => {
+                self.address(ip.source())?;
+                self.claim(Claim::of_ipv6(ip))
+            }
+            Ok(Network::Other) if self.frame.untagged().0 == EtherType::ARP => {
+                if !self.tables.local.routing && !self.has_mac(self.frame.source()) {
+                    return Err(DropReason::SourceNotPeers);
+                }
+                self.claim(Claim::of_arp(self.frame))
+            }
+            // Too short for what they say they are: no host makes a packet of them.
+            Ok(Network::Other) | Err(_) => Ok(()),
+        }
+    }
+}
+
+/// False for the zero MAC and for groups: where they have FDB entries, these are lists of whom to flood to, and nobody's home.
+fn is_stations(mac: MacAddr) -> bool {
+    !mac.is_zero() && !mac.is_multicast()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use etherparse::PacketBuilder;
+
+    use super::*;
+    use crate::tables::{Neighbor, Route, TableSpec};
+    use crate::vtep::fixture::*;
+    use crate::vtep::{Egress, Ingress, Received, egress, ingress};
+    use crate::wire::Mark;
+    use crate::wire::arp::Request;
+
+    const STRANGER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+    const OWN_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x108, 0, 0, 0, 0, 0, 0x184);
+    const PEER_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x43, 0, 0, 0, 0, 0, 6);
+    const STRANGER_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+
+    /// The fixture's cell with both families and a default route to its peer.
+    fn wide(change: impl FnOnce(&mut Local)) -> Tables {
+        let mut local = local();
+        local.addresses.push("fd00:108::".parse().unwrap());
+        local.subnets.push("fd00:108::/64".parse().unwrap());
+        local.underlay = Some([10, 0, 32, 12].into());
+        change(&mut local);
+        let mut spec = spec();
+        let via_v6: IpAddr = "fd00:43::".parse().unwrap();
+        spec.routes.push(Route {
+            prefix: "fd00:43::/64".parse().unwrap(),
+            via: Some(via_v6),
+        });
+        spec.neighbors.push(Neighbor {
+            address: via_v6,
+            mac: PEER_MAC,
+        });
+        compile(local, &spec)
+    }
+
+    /// The same, and everything else is behind the peer too.
+    fn with_default_routes() -> Tables {
+        let tables = wide(|_| ());
+        let mut spec = spec();
+        spec.routes = ["0.0.0.0/0", "::/0"]
+            .map(|prefix| Route {
+                prefix: prefix.parse().unwrap(),
+                via: Some(PEER_VTEP.into()),
+            })
+            .into();
+        compile((*tables.local).clone(), &spec)
+    }
+
+    fn of_peer(tables: &Tables, frame: &[u8]) -> Option<DropReason> {
+        let datagram = [&[0x08, 0, 0, 0, 0, 0, 1, 0], frame].concat();
+        let received = Received {
+            source: PEER_UNDERLAY,
+            tos: 0,
+        };
+        match ingress(tables, &datagram, received) {
+            Ingress::Drop { reason, .. } => Some(reason),
+            Ingress::Deliver(_) | Ingress::Reply { .. } => None,
+        }
+    }
+
+    fn of_host(tables: &Tables, frame: &[u8]) -> Option<DropReason> {
+        match egress(tables, frame, Mark::NONE) {
+            Egress::Drop(reason) => Some(reason),
+            Egress::Encap(_) => None,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn tagged(frame: &[u8]) -> Vec<u8> {
+        [&frame[..12], &[0x81, 0, 0, 0], &frame[12..]].concat()
+    }
+
+    fn udp_v6(macs: (MacAddr, MacAddr), source: Ipv6Addr, destination: Ipv6Addr) -> Vec<u8> {
+        let mut frame = Vec::new();
+        PacketBuilder::ethernet2(macs.0.octets(), macs.1.octets())
+            .ipv6(source.octets(), destination.octets(), 64)
+            .udp(1, 2)
+            .write(&mut frame, b"payload")
+            .unwrap();
+        frame
+    }
+
+    /// "`address` is at `mac`", by ARP to whoever `macs` says.
+    fn arp_reply(macs: (MacAddr, MacAddr), address: Ipv4Addr, mac: MacAddr) -> Vec<u8> {
+        let asked = Request {
+            sender_mac: macs.1,
+            sender_ip: OWN_VTEP,
+            target_ip: address,
+        };
+        let mut frame = asked.reply(mac).to_vec();
+        frame[6..12].copy_from_slice(&macs.0.octets());
+        frame
+    }
+
+    /// The same by neighbour discovery, from `source`.
+    fn advertisement(macs: (MacAddr, MacAddr), source: Ipv6Addr, target: Ipv6Addr) -> Vec<u8> {
+        let body = [&target.octets()[..], &[2, 1], &macs.0.octets()].concat();
+        let mut frame = Vec::new();
+        PacketBuilder::ethernet2(macs.0.octets(), macs.1.octets())
+            .ipv6(source.octets(), OWN_V6.octets(), 255)
+            .icmpv6_raw(136, 0, [0x20, 0, 0, 0])
+            .write(&mut frame, &body)
+            .unwrap();
+        frame
+    }
+
+    const FROM_PEER: (MacAddr, MacAddr) = (PEER_MAC, OWN_MAC);
+
+    #[test]
+    fn nobody_speaks_for_us_even_where_a_route_leads_to_the_speaker() {
+        for tables in [wide(|_| ()), with_default_routes()] {
+            for own in [OWN_VTEP, OWN_CONTAINER] {
+                let frame = udp(FROM_PEER, (own, OWN_CONTAINER), 0);
+                let refused = Some(DropReason::OwnSourceAddress);
+                assert_eq!(of_peer(&tables, &frame), refused, "{own}");
+                assert_eq!(of_peer(&tables, &tagged(&frame)), refused, "{own}");
+            }
+            let frame = udp_v6(FROM_PEER, OWN_V6, OWN_V6);
+            assert_eq!(of_peer(&tables, &frame), Some(DropReason::OwnSourceAddress));
+        }
+    }
+
+    #[test]
+    fn a_vlan_tag_hides_no_source() {
+        let tables = wide(|_| ());
+        for (source, reason) in [
+            (PEER_CONTAINER, None),
+            (STRANGER, Some(DropReason::SourceNotPeers)),
+        ] {
+            let frame = tagged(&udp(FROM_PEER, (source, OWN_CONTAINER), 0));
+            assert_eq!(of_peer(&tables, &frame), reason);
+            assert_eq!(of_peer(&tables, &tagged(&frame)), reason);
+        }
+        for (source, reason) in [
+            (PEER_V6, None),
+            (STRANGER_V6, Some(DropReason::SourceNotPeers)),
+        ] {
+            let frame = udp_v6(FROM_PEER, source, OWN_V6);
+            assert_eq!(of_peer(&tables, &frame), reason);
+            assert_eq!(of_peer(&tables, &tagged(&frame)), reason);
+        }
+    }
+
+    #[test]
+    fn an_arp_packet_of_a_peer_is_about_the_peer() {
+        let tables = wide(|_| ());
+        for (address, mac, reason) in [
+            (PEER_CONTAINER, PEER_MAC, None),
+            (Ipv4Addr::UNSPECIFIED, PEER_MAC, None),
+            (STRANGER, PEER_MAC, Some(DropReason::SourceNotPeers)),
+            (OWN_CONTAINER, PEER_MAC, Some(DropReason::OwnSourceAddress)),
+            (PEER_CONTAINER, OWN_MAC, Some(DropReason::OwnSourceMac)),
+        ] {
+            let frame = arp_reply(FROM_PEER, address, mac);
+            assert_eq!(of_peer(&tables, &frame), reason, "{address} {mac}");
+            assert_eq!(of_peer(&tables, &tagged(&frame)), reason, "{address} {mac}");
+        }
+        let request = arp_request(PEER_MAC, STRANGER, OWN_VTEP);
+        let refused = of_peer(&tables, &request);
+        assert_eq!(refused, Some(DropReason::SourceNotPeers), "not answered");
+    }
+
+    #[test]
+    fn an_advertisement_of_a_peer_is_about_the_peer() {
+        let tables = wide(|_| ());
+        for (source, target, reason) in [
+            (PEER_V6, PEER_V6, None),
+            (PEER_V6, STRANGER_V6, Some(DropReason::SourceNotPeers)),
+            (STRANGER_V6, PEER_V6, Some(DropReason::SourceNotPeers)),
+            (PEER_V6, OWN_V6, Some(DropReason::OwnSourceAddress)),
+        ] {
+            let frame = advertisement(FROM_PEER, source, target);
+            assert_eq!(of_peer(&tables, &frame), reason, "{source} {target}");
+            assert_eq!(of_peer(&tables, &tagged(&frame)), reason, "{source}");
+        }
+        let mut forged = advertisement(FROM_PEER, PEER_V6, PEER_V6);
+        let mac = forged.len() - 6;
+        forged[mac..].copy_from_slice(&OWN_MAC.octets());
+        assert_eq!(of_peer(&tables, &forged), Some(DropReason::OwnSourceMac));
+    }
+
+    #[test]
+    fn by_fdb_alone_an_arp_packet_comes_from_its_senders_mac() {
+        let plain = Local {
+            routing: false,
+            ..local()
+        };
+        let fdb_only = TableSpec {
+            fdb: spec().fdb,
+            ..TableSpec::default()
+        };
+        let tables = compile(plain, &fdb_only);
+        let other = MacAddr::new([2, 0, 0, 0, 0, 9]);
+        let bridged = Ipv4Addr::new(10, 255, 108, 77);
+        for (mac, address, reason) in [
+            (PEER_MAC, bridged, None),
+            (other, bridged, Some(DropReason::SourceNotPeers)),
+            (PEER_MAC, OWN_VTEP, Some(DropReason::OwnSourceAddress)),
+        ] {
+            let macs = (mac, OWN_MAC);
+            let arp = arp_reply(macs, address, mac);
+            assert_eq!(of_peer(&tables, &arp), reason, "{mac} {address}");
+            let udp = udp(macs, (address, OWN_CONTAINER), 0);
+            assert_eq!(of_peer(&tables, &udp), reason, "{mac} {address}");
+        }
+    }
+
+    #[test]
+    fn the_host_speaks_for_this_cell_alone() {
+        let tables = wide(|_| ());
+        let refused = Some(DropReason::SourceNotLocal);
+        let to_peer = (OWN_MAC, PEER_MAC);
+        for (source, reason) in [
+            (OWN_CONTAINER, None),
+            (OWN_VTEP, None),
+            (STRANGER, refused),
+            (PEER_CONTAINER, refused),
+            (
+                Ipv4Addr::new(10, 0, 32, 12),
+                Some(DropReason::SourceIsUnderlay),
+            ),
+        ] {
+            let routed = udp((OWN_MAC, OWN_MAC), (source, PEER_CONTAINER), 0);
+            let bridged = udp(to_peer, (source, PEER_CONTAINER), 0);
+            let tagged = tagged(&bridged);
+            let arp = arp_reply(to_peer, source, OWN_MAC);
+            for frame in [routed, bridged, tagged, arp] {
+                assert_eq!(of_host(&tables, &frame), reason, "{source}");
+            }
+        }
+        for (target, reason) in [(OWN_V6, None), (STRANGER_V6, refused)] {
+            let frame = advertisement(to_peer, OWN_V6, target);
+            assert_eq!(of_host(&tables, &frame), reason);
+            assert_eq!(of_host(&tables, &tagged(&frame)), reason);
+        }
+    }
+
+    #[test]
+    fn without_strict_source_everybody_may_say_everything() {
+        let tables = wide(|local| local.strict_source = false);
+        let to_peer = (OWN_MAC, PEER_MAC);
+        let host = [
+            udp(to_peer, (STRANGER, PEER_CONTAINER), 0),
+            arp_reply(to_peer, STRANGER, PEER_MAC),
+            advertisement(to_peer, STRANGER_V6, STRANGER_V6),
+        ];
+        assert!(host.iter().all(|frame| of_host(&tables, frame).is_none()));
+        let peer = [
+            udp(FROM_PEER, (OWN_VTEP, OWN_CONTAINER), 0),
+            arp_reply(FROM_PEER, OWN_VTEP, OWN_MAC),
+            advertisement(FROM_PEER, OWN_V6, OWN_V6),
+        ];
+        assert!(peer.iter().all(|frame| of_peer(&tables, frame).is_none()));
+    }
+}
