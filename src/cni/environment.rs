@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use super::attachment::Attachment;
 use super::error::CniError;
+use crate::netlink::Namespace;
 use crate::netlink::container::unfit_name;
-use crate::netlink::{Namespace, Netlink};
 
 /// The variables of the specification. One that is not UTF-8 is as good as none.
 #[derive(Debug, Clone, Default)]
@@ -164,8 +164,8 @@ impl Environment {
             return Err(wrong("not a path".to_owned()));
         }
         let namespace = Namespace::open(&self.netns).map_err(|error| wrong(error.to_string()))?;
-        let host = Netlink::open().map_err(|error| wrong(error.to_string()))?;
-        if host.namespace().id() == namespace.id() {
+        let host = Namespace::current().map_err(|error| wrong(error.to_string()))?;
+        if host == namespace {
             return Err(CniError::host_namespace());
         }
         Ok(namespace)
