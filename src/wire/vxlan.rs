@@ -103,6 +103,12 @@ impl Mark {
     /// D: the receiver is not to learn the source (`VXLAN_GBP_DONT_LEARN`).
     pub const DONT_LEARN: u32 = 1 << 22;
 
+    /// What a header carries of it to the receiver's mark: group, A and D.
+    #[must_use]
+    pub const fn carried(self) -> Self {
+        Self(self.0 & (0xffff | Self::POLICY_APPLIED | Self::DONT_LEARN))
+    }
+
     /// The group id in the low 16 bits.
     #[must_use]
     pub const fn group(self) -> GroupId {
@@ -302,7 +308,7 @@ mod tests {
         #[test]
         fn a_sent_mark_arrives_as_its_group_and_policy_bits(vni in 0..1_u32 << 24, mark in 1_u32..) {
             let sent = Header { vni: Vni(vni), mark: Some(Mark(mark)) };
-            let kept = Mark(mark & (0xffff | Mark::POLICY_APPLIED | Mark::DONT_LEARN));
+            let kept = sent.mark.unwrap().carried();
             let received = Header { vni: Vni(vni), mark: Some(kept) };
             prop_assert_eq!(Header::parse(&sent.emit(), true), Ok(received));
             prop_assert_eq!(kept.group(), Mark(mark).group());

@@ -4,6 +4,7 @@ mod fragment;
 mod ipv4;
 mod ipv6;
 mod transport;
+mod upper;
 
 use std::net::IpAddr;
 
@@ -12,6 +13,7 @@ pub use ipv4::Ipv4;
 pub(in crate::wire) use ipv6::Payload;
 pub use ipv6::{Ipv6, MAX_EXTENSIONS};
 pub use transport::Transport;
+pub use upper::{Piece, Upper};
 
 use super::Ecn;
 use super::ethernet::{self, EtherType, Frame};
