@@ -166,6 +166,7 @@ fn tables(peers: u32) -> Tables {
         neighbors: peers.iter().flat_map(PeerSpec::neighbors).collect(),
         fdb: peers.iter().map(PeerSpec::fdb_entry).collect(),
         groups: (0..CONTAINERS).map(group).collect(),
+        policy: None,
     };
     Tables::compile(Arc::new(local), &spec, &mut CounterRegistry::new(1))
 }

@@ -91,6 +91,7 @@ fn tables(own: &Cell, peer: &Cell, groups: &[(Ipv4Addr, u16)]) -> Result<Tables,
                 id: GroupId(id),
             })
             .collect(),
+        policy: None,
     };
     Ok(Tables::compile(
         Arc::new(local),

@@ -68,7 +68,7 @@ impl Harness {
             routes: peer.routes().collect(),
             neighbors: peer.neighbors().collect(),
             fdb: vec![peer.fdb_entry()],
-            groups: Vec::new(),
+            ..TableSpec::default()
         };
         let local = Local::silk("10.255.108.0/24".parse()?);
         let options = LaneOptions::with_all_offloads(1450);
@@ -140,6 +140,7 @@ fn judge_datagram(tables: &Tables, input: &[u8]) -> String {
             let mark = deliver.mark.map(|mark| mark.0);
             format!("deliver, mark {mark:?}")
         }
+        Ingress::Unsolicited { .. } => "drop, unless it is part of a flow".to_owned(),
         Ingress::Reply { reply, .. } => format!("reply {:02x?}", reply.frame()),
         Ingress::Drop { reason, .. } => format!("drop, {reason}"),
     }

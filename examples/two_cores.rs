@@ -141,7 +141,7 @@ fn cell(own: &Site, peer: &Site) -> Result<MemoryCell, Box<dyn Error>> {
         routes: peer.routes().collect(),
         neighbors: peer.neighbors().collect(),
         fdb: vec![peer.fdb_entry()],
-        groups: Vec::new(),
+        ..TableSpec::default()
     };
     let options = LaneOptions::with_all_offloads(MTU_BYTES);
     Ok(MemoryCell::new(local, &spec, own.underlay, &options))

@@ -6,6 +6,7 @@ use std::hint::black_box;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use etherparse::PacketBuilder;
@@ -19,9 +20,10 @@ use silk_vtep::io::{
 use silk_vtep::offload::{
     CoalesceOptions, Coalescer, HEADER_LEN_MAX, MergeKey, Merged, RUNS_MAX, Segmenter, Slice,
 };
+use silk_vtep::tables::policy::{Action, Ports, Proto, Regime};
 use silk_vtep::tables::{
-    CounterRegistry, Df, FdbEntry, GroupEntry, Local, MarkSource, Neighbor, Route, TableSpec,
-    Tables,
+    Changed, CounterRegistry, Df, FdbEntry, GroupEntry, Local, MarkSource, Neighbor, PolicyRule,
+    PolicySpec, Route, TableSpec, Tables,
 };
 use silk_vtep::vtep::{self, Egress, Ingress, Received};
 use silk_vtep::wire::vnet::{self, GsoType, VnetHeader};
@@ -109,6 +111,7 @@ fn tables_with(marks: MarkSource) -> Tables {
             address: OWN_CONTAINER.into(),
             id: GroupId(3),
         }],
+        policy: None,
     };
     Tables::compile(Arc::new(local), &spec, &mut CounterRegistry::new(1))
 }
@@ -195,6 +198,7 @@ fn decap_allocates_nothing_whatever_the_verdict() {
         for datagram in datagrams.iter().cycle().take(PACKETS * datagrams.len()) {
             match vtep::ingress(&tables, datagram, received) {
                 Ingress::Deliver(_) => verdicts[0] += 1,
+                Ingress::Unsolicited { .. } => panic!("there is no policy"),
                 Ingress::Reply { .. } => verdicts[1] += 1,
                 Ingress::Drop { .. } => verdicts[2] += 1,
             }
@@ -393,12 +397,12 @@ fn tcp_stream() -> (Vec<u8>, (Vec<u8>, Option<u16>)) {
 
 #[test]
 fn the_lane_allocates_nothing_in_either_direction() {
-    lane_allocates_nothing(MarkSource::Table, false);
+    lane_allocates_nothing(MarkSource::Table, false, None);
 }
 
 #[test]
 fn a_lane_whose_packets_are_captured_allocates_nothing() {
-    lane_allocates_nothing(MarkSource::Table, true);
+    lane_allocates_nothing(MarkSource::Table, true, None);
 }
 
 /// Twenty segments of 554 bytes to a peer whose path carries packets of 300: two fragments each.
@@ -438,11 +442,33 @@ fn a_lane_that_fragments_allocates_nothing() {
 
 #[test]
 fn a_lane_that_carries_marks_allocates_nothing() {
-    lane_allocates_nothing(MarkSource::Packet, false);
+    lane_allocates_nothing(MarkSource::Packet, false, None);
 }
 
-/// With `captured` by a reader that is too slow: records run out, and packets are left out.
-fn lane_allocates_nothing(marks: MarkSource, captured: bool) {
+/// What is told to the log aside: that is bounded by time.
+#[test]
+fn a_lane_that_enforces_a_policy_allocates_nothing() {
+    let policy = PolicySpec {
+        regime: Regime {
+            reject: false,
+            log_per_second: 0,
+            ..Regime::default()
+        },
+        rules: vec![PolicyRule {
+            destination: "10.255.108.0/24".parse().expect("a prefix"),
+            group: GroupId(3),
+            proto: Proto::Tcp,
+            ports: Ports::ALL,
+            action: Action::Accept,
+        }],
+    };
+    lane_allocates_nothing(MarkSource::Table, false, Some(policy));
+}
+
+/// With `captured` by a reader that is too slow: records run out, and packets are left out. With a policy, one that lets the peer's stream
+/// in and not its small packet.
+fn lane_allocates_nothing(marks: MarkSource, captured: bool, policy: Option<PolicySpec>) {
+    let let_in = usize::from(policy.is_none());
     let [own, peer] = [OWN_VTEP, PEER_VTEP].map(MacAddr::overlay);
     let plain = |frame: Vec<u8>| [&VnetHeader::default().emit()[..], &frame].concat();
     let (outgoing, incoming) = tcp_stream();
@@ -477,16 +503,28 @@ fn lane_allocates_nothing(marks: MarkSource, captured: bool) {
         offloads: Arc::new(Offloads::from_fn(|_| OffloadState::On)),
         mark_tags: Arc::new(MarkTags::new(true)),
         captures: Arc::default(),
+        guard: Arc::default(),
     };
     let filter = Filter {
         address: Some("10.255.0.0/16".parse().expect("a prefix")),
         ..Filter::default()
     };
     let capture = captured.then(|| options.captures.start(1, filter, 10_000));
-    let tables = Arc::new(ArcSwap::from_pointee(tables_with(marks)));
+    let spec = TableSpec {
+        policy,
+        ..TableSpec::default()
+    };
+    let changed = Changed {
+        policy: true,
+        ..Changed::default()
+    };
+    let tables = tables_with(marks).update(&spec, changed, &mut CounterRegistry::new(1));
+    let tables = Arc::new(ArcSwap::from_pointee(tables));
     let mut lane = Lane::new(0, tap, underlay, tables, Arc::clone(&counters), &options);
-    // The first look at a snapshot makes the thread known to `ArcSwap`.
+    // The first look at a snapshot makes the thread known to `ArcSwap`, the first at the flows makes room for them.
     lane.egress_batch().expect("nothing fails");
+    let flows = &options.guard.flows;
+    assert_eq!(flows.counts(flows.moment(Instant::now())).entries, 0);
     let allocated = allocations(|| {
         for _ in 0..PACKETS {
             lane.tap().left = lane.tap().packets.len();
@@ -505,9 +543,10 @@ fn lane_allocates_nothing(marks: MarkSource, captured: bool) {
     }
     let totals = counters.totals();
     assert_eq!(lane.underlay().sent, (20 + 1 + 1) * PACKETS);
-    assert_eq!(totals.rx_packets, (20 + 1) * PACKETS as u64);
+    assert_eq!(totals.rx_packets, ((20 + let_in) * PACKETS) as u64);
     // Of the peer's twenty segments one super-frame, one small packet, and the answer to the host's question.
-    assert_eq!(lane.tap().written, 3 * PACKETS);
+    assert_eq!(lane.tap().written, (2 + let_in) * PACKETS);
     let dropped: u64 = totals.drops().map(|(_, count)| count).sum();
-    assert_eq!((dropped, allocated), (2 * PACKETS as u64, 0));
+    let refused = ((3 - let_in) * PACKETS) as u64;
+    assert_eq!((dropped, allocated), (refused, 0));
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use silk_vtep::cli::words;
 use silk_vtep::control::container::{Added, ContainerRequest, ContainerRow, Removed};
 use silk_vtep::control::link::MarksFact;
+use silk_vtep::control::policy::{DeniedReport, PolicyRow};
 use silk_vtep::control::protocol::{
     Applied, Failure, Network, Reloaded, Reply, Request, Response, Show,
 };
@@ -76,6 +77,7 @@ fn control() -> Control {
             links: Box::new(|name| Ok(host_links(name))),
             datastore: None,
         },
+        guard: Arc::default(),
         sending: Sending {
             source_ports: vec![32768, 33650],
             mtu_bytes: 1410,
@@ -160,6 +162,7 @@ fn shown(control: &Control) -> Vec<String> {
         Show::Fdb(None),
         Show::Peer(None),
         Show::Group(None),
+        Show::Policy(None),
     ];
     let tables = tables.map(|show| serde_json::to_string(&control.show(&show)).expect("rows"));
     let containers = control.containers().expect("the links are always told");
@@ -178,6 +181,8 @@ fn check_reply(reply: &Reply) {
         Reply::Fdb(rows) => read::<Vec<FdbRow>>(&json) == *rows,
         Reply::Peers(rows) => read::<Vec<PeerRow>>(&json) == *rows,
         Reply::Groups(rows) => read::<Vec<GroupRow>>(&json) == *rows,
+        Reply::Policy(rows) => read::<Vec<PolicyRow>>(&json) == *rows,
+        Reply::Denied(report) => read::<DeniedReport>(&json) == *report,
         Reply::Route(row) => read::<RouteRow>(&json) == **row,
         Reply::Link(row) => read::<LinkRow>(&json) == **row,
         Reply::Stats(stats) => read::<Stats>(&json) == **stats,
@@ -220,7 +225,8 @@ fn words_of(change: &Change) {
     let (Change::Add(entry) | Change::Replace(entry) | Change::DelExact(entry)) = change else {
         return;
     };
-    if matches!(entry, Entry::Route { dst, .. } if *dst != dst.trunc()) {
+    if matches!(entry, Entry::Route { dst, .. } | Entry::Policy { dst, .. } if *dst != dst.trunc())
+    {
         // No directory takes it, so none shows it.
         return;
     }

@@ -28,6 +28,7 @@ pub fn target(data: &[u8]) {
             assert_eq!(Ok(Incoming::Deliver { mark, ecn }), expected);
             check_ecn(&payload[vxlan::HEADER_LEN..], &deliver);
         }
+        Ingress::Unsolicited { .. } => panic!("the world has no policy"),
         Ingress::Reply { reply, peer: asker } => {
             assert_eq!(asker.is_some(), peer);
             assert_eq!(Ok(Incoming::Reply(reply.frame().to_vec())), expected);

@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use etherparse::{Icmpv4Type, Icmpv6Type, NetSlice, SlicedPacket, TransportSlice, icmpv4};
 use silk_vtep::io::{Asked, FRONT_LEN, Told};
 use silk_vtep::wire::ethernet::Frame;
-use silk_vtep::wire::icmp::{TOO_BIG_LEN_MAX, write_too_big};
+use silk_vtep::wire::icmp::{LEN_MAX, write_too_big};
 
 use super::repair::{Checksum, fold, repair, sum};
 
@@ -46,7 +46,7 @@ fn message(how: u8, rest: &[u8]) {
     };
     // Every byte of what is returned has to be written.
     let [first, second] = [0, 0xff].map(|filling| {
-        let mut room = [filling; TOO_BIG_LEN_MAX];
+        let mut room = [filling; LEN_MAX];
         write_too_big(view, mtu, &mut room).map(<[u8]>::to_vec)
     });
     assert_eq!(first, second);

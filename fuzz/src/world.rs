@@ -144,6 +144,7 @@ fn spec(flood: bool) -> TableSpec {
                 id: GroupId(0xffff),
             },
         ],
+        policy: None,
     }
 }
 

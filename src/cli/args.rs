@@ -144,6 +144,9 @@ pub enum TableCommand {
     /// Show, add, replace or delete groups
     #[command(after_help = super::words::GROUP_USAGE)]
     Group(Words),
+    /// Show, add, replace or delete rules of the group policy; show whom it refused
+    #[command(after_help = super::words::POLICY_USAGE)]
+    Policy(Words),
     /// Show packets, bytes and drops
     Stats(Stats),
     /// Read the configuration file again

@@ -2,7 +2,10 @@
 
 use std::fmt::Write;
 
+use ipnet::IpNet;
+
 use crate::DropReason;
+use crate::control::policy::{DeniedReport, FlowStats, PolicyRow};
 use crate::control::rows::{FdbRow, GroupRow, LinkRow, NeighRow, PeerRow, RouteRow, VxlanInfo};
 use crate::control::stats::{Count, PeerStats, Stats};
 use crate::tables::DEFAULT_TTL;
@@ -96,6 +99,9 @@ pub fn link(row: &LinkRow) -> String {
     if let Some(trouble) = &ours.marks_trouble {
         put(&mut text, format_args!("    marks trouble: {trouble}\n"));
     }
+    if !matches!(&*ours.policy, "" | "off") {
+        put(&mut text, format_args!("    policy {}\n", ours.policy));
+    }
     text
 }
 
@@ -156,6 +162,66 @@ fn path(row: &PeerRow, mtu: u32) -> String {
     }
 }
 
+/// One line a rule, the words in the order in which `policy add` takes them.
+#[must_use]
+pub fn policy(rows: &[PolicyRow]) -> String {
+    let cells = rows.iter().map(|row| {
+        let ports = match row.ports.is_all() {
+            true => String::new(),
+            false => format!("ports {}", row.ports),
+        };
+        [
+            prefix(row.dst),
+            format!("group {}", row.group),
+            format!("proto {}", row.proto),
+            ports,
+            format!("action {}", row.action),
+            row.origin.to_string(),
+        ]
+    });
+    columns(&cells.collect::<Vec<_>>(), [Align::Left; 6])
+}
+
+/// A host without its length.
+fn prefix(net: IpNet) -> String {
+    match net.prefix_len() == net.max_prefix_len() {
+        true => net.addr().to_string(),
+        false => net.to_string(),
+    }
+}
+
+/// One line for each group at each destination.
+#[must_use]
+pub fn denied(report: &DeniedReport) -> String {
+    let cells = report.rows.iter().map(|row| {
+        let proto = row.proto.as_deref().unwrap_or("unreadable");
+        let port = row
+            .port
+            .map_or_else(String::new, |port| format!(" port {port}"));
+        [
+            row.dst.to_string(),
+            format!("group {}", row.group),
+            format!("packets {}", row.packets),
+            format!("latest {proto}{port} from {}", row.src),
+            format!("{} s ago", row.seconds_ago),
+        ]
+    });
+    let mut text = columns(&cells.collect::<Vec<_>>(), [Align::Left; 5]);
+    if report.forgotten > 0 {
+        put(
+            &mut text,
+            format_args!(
+                "{} packets more, of rows that made room for others\n",
+                report.forgotten
+            ),
+        );
+    }
+    if text.is_empty() {
+        text.push_str("nobody was refused\n");
+    }
+    text
+}
+
 /// One line a group, the words in the order in which `group add` takes them.
 #[must_use]
 pub fn groups(rows: &[GroupRow]) -> String {
@@ -197,8 +263,16 @@ pub fn stats(stats: &Stats, lanes: bool, before: Option<&Count>) -> String {
     let mut text = columns(&rows, COUNT_ALIGN);
     text.push('\n');
     text.push_str(&partial_checksums(&stats.total));
+    text.push_str(&stats.flows.as_ref().map_or_else(String::new, flows));
     text.push_str(&drops(&stats.total));
     text
+}
+
+fn flows(flows: &FlowStats) -> String {
+    format!(
+        "flows {} of {}, established {}, evicted {} (established {})\n\n",
+        flows.entries, flows.size, flows.established, flows.evicted, flows.evicted_established
+    )
 }
 
 /// Nothing where no kernel peer is on this machine.
@@ -467,6 +541,50 @@ mod tests {
             groups(&rows.map(row)),
             "10.255.108.184  id 0x0003  config\n"
         );
+    }
+
+    #[test]
+    fn rules_are_aligned_and_can_be_given_back() {
+        let rows = [
+            json!({"dst": "10.255.108.184/32", "group": 3, "proto": "tcp", "ports": "8080-8090", "action": "accept", "origin": "config"}),
+            json!({"dst": "10.255.108.0/24", "group": 4, "proto": "icmp", "action": "deny", "origin": "live"}),
+        ];
+        assert_eq!(
+            policy(&rows.map(row)),
+            "10.255.108.184   group 0x0003  proto tcp   ports 8080-8090  action accept  config
+10.255.108.0/24  group 0x0004  proto icmp                   action deny    live\n"
+        );
+    }
+
+    #[test]
+    fn the_refused_are_told_by_destination_and_group() {
+        let report = json!({"rows": [
+            {"dst": "10.255.108.184", "group": 3, "packets": 12, "src": "10.255.43.6", "proto": "tcp", "port": 80, "seconds_ago": 2},
+            {"dst": "10.255.108.185", "group": 0, "packets": 1, "src": "10.255.43.6", "seconds_ago": 30},
+        ], "forgotten": 7});
+        assert_eq!(
+            denied(&row(report)),
+            "10.255.108.184  group 0x0003  packets 12  latest tcp port 80 from 10.255.43.6  2 s ago
+10.255.108.185  group 0x0000  packets 1   latest unreadable from 10.255.43.6   30 s ago
+7 packets more, of rows that made room for others\n"
+        );
+        assert_eq!(denied(&DeniedReport::default()), "nobody was refused\n");
+    }
+
+    #[test]
+    fn stats_and_link_tell_of_a_policy_that_is_enforced() {
+        let mut counted = stats_json();
+        counted["flows"] = json!({"size": 64, "entries": 3, "established": 2, "evicted": 1, "evicted_established": 0});
+        let text = stats(&row(counted), false, None);
+        assert!(
+            text.contains("\nflows 3 of 64, established 2, evicted 1 (established 0)\n\n"),
+            "{text}"
+        );
+        let mut value = link_json();
+        value["silk_vtep"]["policy"] = json!("off");
+        assert!(!link(&row(value.clone())).contains("policy"));
+        value["silk_vtep"]["policy"] = json!("default deny reject");
+        assert!(link(&row(value)).ends_with("\n    policy default deny reject\n"));
     }
 
     fn counted(tx_packets: u64, drops: Value) -> Value {

@@ -34,6 +34,7 @@ pub fn run(command: &TableCommand, global: &Global, out: &mut dyn Write) -> Resu
         TableCommand::Fdb(args) => (Table::Fdb, &args.words),
         TableCommand::Peer(args) => (Table::Peer, &args.words),
         TableCommand::Group(args) => (Table::Group, &args.words),
+        TableCommand::Policy(args) => (Table::Policy, &args.words),
         TableCommand::Stats(args) => return stats(*args, &mut Asker::connect(global)?, out),
         TableCommand::Reload => return reload(&mut Asker::connect(global)?, out),
         TableCommand::Batch { file } => return batch(file, global, out),
@@ -100,6 +101,7 @@ fn ask(request: &Request, asker: &mut Asker, out: &mut dyn Write) -> Result<(), 
             Show::Fdb(_) => asker.print(request, out, |rows: &Vec<_>| each(rows, print::fdb)),
             Show::Peer(_) => asker.print(request, out, |rows: &Vec<_>| print::peers(rows)),
             Show::Group(_) => asker.print(request, out, |rows: &Vec<_>| print::groups(rows)),
+            Show::Policy(_) => asker.print(request, out, |rows: &Vec<_>| print::policy(rows)),
         },
         Request::Change(_) => {
             let applied = asker.client.call(request)?;
@@ -114,6 +116,7 @@ fn ask(request: &Request, asker: &mut Asker, out: &mut dyn Write) -> Result<(), 
             let row: LinkRow = asker.client.call(request)?;
             one(&row, asker.json, print::link, out)
         }
+        Request::Denied => asker.print(request, out, print::denied),
         Request::Stats => asker.print(request, out, |answer| print::stats(answer, false, None)),
         Request::Reload => reload(asker, out),
         // No table's words ask for these.
@@ -154,8 +157,16 @@ fn reload(asker: &mut Asker, out: &mut dyn Write) -> Result<(), CliError> {
     let text = if asker.json {
         json(&reloaded)?
     } else {
-        let Reloaded { peers, groups, .. } = reloaded;
-        format!("{peers} peers and {groups} groups in the configuration\n")
+        let Reloaded {
+            peers,
+            groups,
+            rules,
+            ..
+        } = reloaded;
+        match rules {
+            0 => format!("{peers} peers and {groups} groups in the configuration\n"),
+            _ => format!("{peers} peers, {groups} groups and {rules} rules in the configuration\n"),
+        }
     };
     Ok(out.write_all(text.as_bytes())?)
 }

@@ -64,6 +64,7 @@ fn line(line: &Line) -> String {
         Line::Fdb(row) => print::fdb(row),
         Line::Peer(row) => print::peers(std::slice::from_ref(row)),
         Line::Group(row) => print::groups(std::slice::from_ref(row)),
+        Line::Policy(row) => print::policy(std::slice::from_ref(row)),
     }
 }
 

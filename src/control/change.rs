@@ -129,6 +129,18 @@ impl fmt::Display for Key {
             }
             Self::Peer(underlay) => write!(f, "peer {underlay}"),
             Self::Group(address) => write!(f, "group {address}"),
+            Self::Policy {
+                dst,
+                group,
+                proto,
+                ports,
+            } => {
+                write!(f, "policy {dst} group {group} proto {proto}")?;
+                match ports.is_all() {
+                    true => Ok(()),
+                    false => write!(f, " ports {ports}"),
+                }
+            }
         }
     }
 }
@@ -145,6 +157,10 @@ impl fmt::Display for Entry {
             Self::Route { via: Some(via), .. } => write!(f, "{} via {via}", self.key()),
             Self::Neigh { lladdr, .. } => write!(f, "{} lladdr {lladdr}", self.key()),
             Self::Group { id, .. } => write!(f, "{} id {id}", self.key()),
+            Self::Policy { action, .. } if !action.is_accept() => {
+                write!(f, "{} action {action}", self.key())
+            }
+            Self::Policy { .. } => write!(f, "{}", self.key()),
             Self::Route { via: None, .. } | Self::Fdb { .. } => write!(f, "{}", self.key()),
         }
     }

@@ -11,13 +11,18 @@ use ipnet::IpNet;
 use super::config::VtepConfig;
 use super::rules::{Rules, overlap};
 use super::{Change, ChangeError, Config, Entry, Holder, Key, Origin, Owner, PeerSpec, Refusal};
-use crate::tables::{Changed, FdbEntry, GroupEntry, Neighbor, Route, TableSpec};
+use crate::tables::policy::Regime;
+use crate::tables::{
+    Changed, FdbEntry, GroupEntry, Neighbor, PolicyRule, PolicySpec, Route, TableSpec,
+};
 use crate::wire::MacAddr;
 
 /// All entries by key; those that follow from a peer are there beside it.
 #[derive(Clone, Debug)]
 pub struct Directory {
     rules: Rules,
+    /// How the group policy is enforced, if it is.
+    regime: Option<Regime>,
     entries: BTreeMap<Key, Held>,
     /// The peers' subnets, host bits zero. No two overlap, which is what lets one look-up find a conflict.
     subnets: BTreeMap<IpNet, IpAddr>,
@@ -43,6 +48,7 @@ impl Directory {
     pub fn new(vtep: &VtepConfig) -> Self {
         Self {
             rules: Rules::new(vtep),
+            regime: None,
             entries: BTreeMap::new(),
             subnets: BTreeMap::new(),
             parked: BTreeMap::new(),
@@ -64,11 +70,12 @@ impl Directory {
         Ok(self.become_next(next))
     }
 
-    /// Replaces what is of the configuration. An entry of `config` that collides with one of another origin is left out and told;
+    /// Replaces what is of the configuration, how the policy is enforced with it. An entry of `config` that collides with one of another origin is left out and told;
     /// the other stays.
     pub fn reload(&mut self, config: &Config) -> (Changed, Vec<Refusal>) {
         let mut next = self.clone();
         next.remove_origin(Origin::Config);
+        next.regime = config.policy.enforced();
         let refusals = next.add_each(config.entries(), Origin::Config);
         (self.become_next(next), refusals)
     }
@@ -112,6 +119,12 @@ impl Directory {
         self.entries.get(key)
     }
 
+    /// How the group policy is enforced, if it is.
+    #[must_use]
+    pub fn regime(&self) -> Option<&Regime> {
+        self.regime.as_ref()
+    }
+
     /// What `origin` gave, without what follows from peers.
     pub fn of_origin(&self, origin: Origin) -> impl Iterator<Item = &Entry> {
         self.iter()
@@ -127,6 +140,10 @@ impl Directory {
             neighbors: self.neighbors().collect(),
             fdb: self.fdb().collect(),
             groups: self.groups().collect(),
+            policy: self.regime.map(|regime| PolicySpec {
+                regime,
+                rules: self.policy().collect(),
+            }),
         }
     }
 }
@@ -139,6 +156,8 @@ impl Directory {
             neighbors: !self.neighbors().eq(next.neighbors()),
             fdb: !self.fdb().eq(next.fdb()),
             groups: !self.groups().eq(next.groups()),
+            policy: self.regime != next.regime
+                || next.regime.is_some() && !self.policy().eq(next.policy()),
         };
         *self = next;
         self.fresh = None;
@@ -174,6 +193,25 @@ impl Directory {
                 underlay,
                 port,
                 vni,
+            }),
+            _ => None,
+        })
+    }
+
+    fn policy(&self) -> impl Iterator<Item = PolicyRule> {
+        self.iter().filter_map(|held| match held.entry {
+            Entry::Policy {
+                dst: destination,
+                group,
+                proto,
+                ports,
+                action,
+            } => Some(PolicyRule {
+                destination,
+                group,
+                proto,
+                ports,
+                action,
             }),
             _ => None,
         })
@@ -223,7 +261,10 @@ impl Directory {
         match entry {
             Entry::Peer(peer) => return self.add_peer(peer, origin),
             Entry::Fdb { mac, .. } => self.check_sole_destination(&entry.key(), mac)?,
-            Entry::Route { .. } | Entry::Neigh { .. } | Entry::Group { .. } => {}
+            Entry::Route { .. }
+            | Entry::Neigh { .. }
+            | Entry::Group { .. }
+            | Entry::Policy { .. } => {}
         }
         self.insert(entry, Owner::Entry(origin));
         Ok(())

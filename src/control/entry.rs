@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::tables::{FdbEntry, GroupEntry, Neighbor, Route};
+use crate::tables::policy::{Action, Ports, Proto};
+use crate::tables::{FdbEntry, GroupEntry, Neighbor, PolicyRule, Route};
 use crate::wire::{GroupId, MacAddr, Vni};
 
 /// Where an entry came from. A reload replaces only what is of the configuration.
@@ -112,6 +113,21 @@ pub enum Entry {
         /// Its group.
         id: GroupId,
     },
+    /// A rule of the group policy.
+    Policy {
+        /// The destinations, host bits zero.
+        dst: IpNet,
+        /// Who speaks.
+        group: GroupId,
+        /// The protocol.
+        proto: Proto,
+        /// The destination ports; absent: all.
+        #[serde(default, skip_serializing_if = "Ports::is_all")]
+        ports: Ports,
+        /// What becomes of what matches; absent: it is let in.
+        #[serde(default, skip_serializing_if = "Action::is_accept")]
+        action: Action,
+    },
 }
 
 /// What names an entry in its table: enough to delete it.
@@ -139,6 +155,18 @@ pub enum Key {
     Peer(IpAddr),
     /// The container.
     Group(IpAddr),
+    /// All of a rule but its action.
+    Policy {
+        /// The destinations, host bits zero.
+        dst: IpNet,
+        /// Who speaks.
+        group: GroupId,
+        /// The protocol.
+        proto: Proto,
+        /// The destination ports; absent: all.
+        #[serde(default, skip_serializing_if = "Ports::is_all")]
+        ports: Ports,
+    },
 }
 
 impl Entry {
@@ -161,6 +189,18 @@ impl Entry {
             },
             Self::Peer(ref peer) => Key::Peer(peer.underlay),
             Self::Group { address, .. } => Key::Group(address),
+            Self::Policy {
+                dst,
+                group,
+                proto,
+                ports,
+                action: _,
+            } => Key::Policy {
+                dst: dst.trunc(),
+                group,
+                proto,
+                ports,
+            },
         }
     }
 }
@@ -170,6 +210,25 @@ impl From<GroupEntry> for Entry {
         Self::Group {
             address: group.address,
             id: group.id,
+        }
+    }
+}
+
+impl From<PolicyRule> for Entry {
+    fn from(rule: PolicyRule) -> Self {
+        let PolicyRule {
+            destination: dst,
+            group,
+            proto,
+            ports,
+            action,
+        } = rule;
+        Self::Policy {
+            dst,
+            group,
+            proto,
+            ports,
+            action,
         }
     }
 }

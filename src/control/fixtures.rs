@@ -48,6 +48,7 @@ pub(crate) fn control_of(text: &str, directory: &Path) -> (Arc<Control>, Vec<Str
         state: Some(StateFile::new(directory.join("live.json"))),
         link: Box::new(|| Ok(facts())),
         marks: config(text).marks(),
+        guard: Arc::default(),
         containers: ContainerOptions {
             mtu_bytes: 1410,
             gso_max_segs: Some(45),

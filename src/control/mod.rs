@@ -20,6 +20,7 @@ pub(crate) mod fixtures;
 pub mod health;
 pub mod link;
 mod listener;
+pub mod policy;
 pub mod protocol;
 pub mod rows;
 mod rules;

@@ -1,13 +1,13 @@
 //! The language of the control socket: one JSON value a line, each request answered by one response, in order.
 //!
 //! ```text
-//! -> {"show":{"route":"10.255.43.0/24"}}        the tables: route, neigh, fdb, peer, group; null for all of one
+//! -> {"show":{"route":"10.255.43.0/24"}}        the tables: route, neigh, fdb, peer, group, policy; null for all of one
 //! <- {"ok":[{"dst":"10.255.43.0/24","gateway":"10.255.43.0","dev":"silk-vtep",...}]}
 //! -> {"change":[{"add":{"peer":{"subnets":["10.255.43.0/24"],"underlay":"10.0.16.14","mac":"ee:ee:0a:ff:2b:00"}}},
 //!               {"del":{"group":"10.255.108.184"}}]}
 //! <- {"error":{"message":"no group 10.255.108.184","change":1}}
 //!                                               beside `add` and `del`: `replace`, and `del-exact` of a whole entry
-//! -> {"route-get":"10.255.43.6"}, "link", "stats", "reload"
+//! -> {"route-get":"10.255.43.6"}, "link", "stats", "denied", "reload"
 //! -> "network"                                  what a container is wired with
 //! <- {"ok":{"overlay_subnet":"10.255.108.0/24","mtu":1410,"gso_max_segs":45}}
 //! -> {"container":{"add":{"id":"4f1c","ifname":"eth0","address":"10.255.108.184","netns":"/var/run/netns/web",
@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use super::capture::CaptureRequest;
 use super::container::{Added, ContainerRequest, ContainerRow, Removed};
+use super::policy::{DeniedReport, PolicyRow};
 use super::rows::{FdbRow, GroupRow, LinkRow, NeighRow, PeerRow, RouteRow};
 use super::stats::Stats;
 use super::trace::{Trace, TraceRequest};
@@ -51,6 +52,8 @@ pub enum Request {
     Link,
     /// The counters: [`Stats`].
     Stats,
+    /// Whom policy refused, and at whom: a [`DeniedReport`].
+    Denied,
     /// Reads the configuration file again: [`Reloaded`].
     Reload,
     /// What a container is wired with: [`Network`].
@@ -77,6 +80,8 @@ pub enum Show {
     Peer(Option<IpAddr>),
     /// [`GroupRow`]s, by container.
     Group(Option<IpAddr>),
+    /// [`PolicyRow`]s, by destination: those whose prefix is this one, or lies in it.
+    Policy(Option<IpNet>),
 }
 
 /// One line back.
@@ -117,6 +122,9 @@ pub struct Reloaded {
     pub peers: usize,
     /// Groups in the file.
     pub groups: usize,
+    /// Rules of the group policy in the file.
+    #[serde(default)]
+    pub rules: usize,
     /// Entries that were left out, and keys that take effect only at a restart.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
@@ -147,6 +155,10 @@ pub enum Reply {
     Peers(Vec<PeerRow>),
     /// Of [`Show::Group`].
     Groups(Vec<GroupRow>),
+    /// Of [`Show::Policy`].
+    Policy(Vec<PolicyRow>),
+    /// Of [`Request::Denied`].
+    Denied(DeniedReport),
     /// Of [`Request::RouteGet`].
     Route(Box<RouteRow>),
     /// Of [`Request::Link`].
@@ -182,6 +194,9 @@ impl Show {
             (Self::Peer(key), Entry::Peer(peer)) => key.is_none_or(|key| key == peer.underlay),
             (Self::Group(key), Entry::Group { address, .. }) => {
                 key.is_none_or(|key| key == *address)
+            }
+            (Self::Policy(key), Entry::Policy { dst, .. }) => {
+                key.is_none_or(|key| key.contains(dst))
             }
             _ => false,
         }
@@ -260,6 +275,12 @@ mod tests {
             &Request::RouteGet("fd00::6".parse().expect("an address")),
         );
         assert_same(r#""stats""#, &Request::Stats);
+        assert_same(r#""denied""#, &Request::Denied);
+        let rules = Show::Policy(Some("10.255.108.0/24".parse().expect("a prefix")));
+        assert_same(
+            r#"{"show":{"policy":"10.255.108.0/24"}}"#,
+            &Request::Show(rules),
+        );
     }
 
     #[test]
@@ -268,6 +289,31 @@ mod tests {
         let request: Request = serde_json::from_str(json).expect(json);
         assert!(matches!(&request, Request::Change(changes) if changes.len() == 3));
         assert_same(json, &request);
+    }
+
+    #[test]
+    fn rules_are_written_without_what_they_do_not_say() {
+        for json in [
+            r#"{"change":[{"add":{"policy":{"dst":"10.255.108.184/32","group":3,"proto":"tcp","ports":"8080-8090"}}}]}"#,
+            r#"{"change":[{"add":{"policy":{"dst":"fd00::/16","group":3,"proto":"icmp","action":"deny"}}}]}"#,
+            r#"{"change":[{"del":{"policy":{"dst":"10.255.108.184/32","group":3,"proto":"udp","ports":"53"}}}]}"#,
+        ] {
+            let request: Request = serde_json::from_str(json).expect(json);
+            assert_same(json, &request);
+        }
+        for (ports, told) in [
+            ("90-80", "is reversed"),
+            ("0", "is no port"),
+            ("x", "is no port"),
+        ] {
+            let json = format!(
+                r#"{{"change":[{{"add":{{"policy":{{"dst":"10.255.108.184/32","group":3,"proto":"tcp","ports":"{ports}"}}}}}}]}}"#
+            );
+            let error = serde_json::from_str::<Request>(&json)
+                .expect_err(&json)
+                .to_string();
+            assert!(error.contains(told), "{error}");
+        }
     }
 
     #[test]

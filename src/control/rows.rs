@@ -220,6 +220,9 @@ pub struct SilkVtep {
     /// What may keep marks from being carried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub marks_trouble: Option<String>,
+    /// How the group policy is enforced: `off`, or its default and exceptions.
+    #[serde(default)]
+    pub policy: String,
     /// Kernel features and their state.
     pub features: BTreeMap<String, String>,
 }
@@ -342,7 +345,7 @@ impl Source {
 }
 
 impl LinkRow {
-    pub(super) fn new(facts: LinkFacts, vtep: &VtepConfig) -> Self {
+    pub(super) fn new(facts: LinkFacts, vtep: &VtepConfig, policy: String) -> Self {
         let (low, high) = facts.source_ports;
         let info_data = VxlanInfo {
             id: vtep.vni,
@@ -375,7 +378,10 @@ impl LinkRow {
                 info_kind: "vxlan".to_owned(),
                 info_data,
             },
-            silk_vtep: SilkVtep::new(vtep, facts.marks, facts.features),
+            silk_vtep: SilkVtep {
+                policy,
+                ..SilkVtep::new(vtep, facts.marks, facts.features)
+            },
         }
     }
 }
@@ -391,6 +397,7 @@ impl SilkVtep {
             marks: marks.from.to_owned(),
             marks_why: marks.why,
             marks_trouble: marks.trouble,
+            policy: String::new(),
             features,
         }
     }

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use super::config::VtepConfig;
 use super::{Entry, PeerSpec};
+use crate::tables::policy::{Ports, Proto};
 use crate::wire::{GroupId, MacAddr};
 
 /// Who this VTEP is, as far as entries may contradict it.
@@ -41,6 +42,13 @@ impl Rules {
             Entry::Fdb { mac, dst, port, .. } => self.check_fdb(mac, dst, port),
             Entry::Peer(ref peer) => self.check_peer(peer),
             Entry::Group { address, id } => self.check_group(address, id),
+            Entry::Policy {
+                dst,
+                group,
+                proto,
+                ports,
+                action: _,
+            } => self.check_policy(dst, group, proto, ports),
         }
     }
 
@@ -85,15 +93,47 @@ impl Rules {
         self.check_inside(address.into(), address)
     }
 
+    fn check_policy(
+        &self,
+        dst: IpNet,
+        group: GroupId,
+        proto: Proto,
+        ports: Ports,
+    ) -> Result<(), String> {
+        if group.0 == 0 {
+            return Err("group 0 means no group (accepted: 0x0001 to 0xffff)".to_owned());
+        }
+        if !proto.has_ports() && !ports.is_all() {
+            return Err(format!(
+                "{proto} has no ports (accepted: ports with proto tcp or udp)"
+            ));
+        }
+        check_prefix(dst)?;
+        if dst.prefix_len() == dst.max_prefix_len() {
+            check_unicast(dst.addr())?;
+        }
+        if self.overlays.iter().any(|overlay| overlap(*overlay, dst)) {
+            return Ok(());
+        }
+        Err(format!(
+            "{dst} has no address of an overlay (accepted: a part of {})",
+            self.overlays_told()
+        ))
+    }
+
+    fn overlays_told(&self) -> String {
+        let overlays: Vec<_> = self.overlays.iter().map(IpNet::to_string).collect();
+        overlays.join(", ")
+    }
+
     /// `shown`: `net` as it was given.
     fn check_inside(&self, net: IpNet, shown: impl Display) -> Result<(), String> {
         if self.overlays.iter().any(|overlay| overlay.contains(&net)) {
             return Ok(());
         }
-        let overlays: Vec<_> = self.overlays.iter().map(IpNet::to_string).collect();
         Err(format!(
             "{shown} is inside no overlay (accepted: inside {})",
-            overlays.join(", ")
+            self.overlays_told()
         ))
     }
 
@@ -141,13 +181,18 @@ pub(super) fn overlap(a: IpNet, b: IpNet) -> bool {
     a.contains(&b.network()) || b.contains(&a.network())
 }
 
-fn check_route(dst: IpNet, via: Option<IpAddr>) -> Result<(), String> {
+fn check_prefix(dst: IpNet) -> Result<(), String> {
     if dst != dst.trunc() {
         return Err(format!(
             "{dst} has host bits set (accepted: {})",
             dst.trunc()
         ));
     }
+    Ok(())
+}
+
+fn check_route(dst: IpNet, via: Option<IpAddr>) -> Result<(), String> {
+    check_prefix(dst)?;
     let Some(via) = via else { return Ok(()) };
     if via.is_ipv4() != dst.addr().is_ipv4() {
         return Err(format!("via {via} is of the other family"));

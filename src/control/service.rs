@@ -6,20 +6,23 @@ mod containers;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use super::capture::CaptureStarted;
 use super::config::{self, VtepConfig};
+use super::policy::{self, DeniedReport, PolicyRow};
 use super::protocol::{Applied, Failure, Reloaded, Reply, Request, Show};
 use super::rows::{FdbRow, GroupRow, LinkRow, NeighRow, PeerRow, RouteRow};
 use super::stats::{PeerStats, Stats, per_lane};
 use super::trace::{Sending, Trace, TraceRequest, View, trace};
 use super::{Change, Config, Containers, Directory, Entry, Key, LinkSource, Origin, StateFile};
 use crate::counters::Counters;
-use crate::io::Captures;
 use crate::io::capture::{Capture, Filter, TooMany};
+use crate::io::flows::Moment;
+use crate::io::{Captures, Guard};
 use crate::tables::{Changed, CounterRegistry, Local, MarkSource, Peer, Tables};
 
 /// Decides what the tables hold, and publishes them.
@@ -42,6 +45,8 @@ pub struct Options {
     pub link: LinkSource,
     /// Where marks come from: as the configuration wants it, or as the host can.
     pub marks: MarkSource,
+    /// What the lanes enforce a policy with.
+    pub guard: Arc<Guard>,
     /// What this cell's containers are wired with, and found again by.
     pub containers: ContainerOptions,
     /// How the lanes send.
@@ -80,7 +85,13 @@ impl Control {
         let unused = unused.flatten();
         let (containers, forgotten) = options.containers.restore(&config.vtep);
         let warnings = damage.into_iter().chain(stale).chain(collisions);
-        let warnings = warnings.chain(unused).chain(forgotten).collect();
+        let rules = directory.iter().map(|held| &held.entry);
+        let idle = policy::idle_rules(rules, directory.regime(), &config.vtep);
+        let warnings = warnings
+            .chain(unused)
+            .chain(forgotten)
+            .chain(idle)
+            .collect();
 
         let mut registry = CounterRegistry::new(options.counters.lanes());
         let local = Local {
@@ -124,6 +135,7 @@ impl Control {
             Request::RouteGet(destination) => Reply::Route(Box::new(self.route_get(*destination)?)),
             Request::Change(changes) => Reply::Applied(self.apply(changes, Origin::Live)?),
             Request::Link => Reply::Link(Box::new(self.link()?)),
+            Request::Denied => Reply::Denied(self.denied()),
             Request::Stats => Reply::Stats(Box::new(self.stats())),
             Request::Reload => Reply::Reloaded(self.reload()?),
             Request::Network => Reply::Network(self.network()?),
@@ -160,6 +172,7 @@ impl Control {
                 )
             }
             Show::Group(_) => Reply::Groups(rows.filter_map(GroupRow::new).collect()),
+            Show::Policy(_) => Reply::Policy(rows.filter_map(PolicyRow::new).collect()),
         }
     }
 
@@ -198,14 +211,19 @@ impl Control {
             Origin::Live => self.save(&master.directory),
             Origin::Config | Origin::Controller => Ok(()),
         };
-        let gives_groups = changes.iter().any(|change| match change {
-            Change::Add(entry) | Change::Replace(entry) => is_group(entry),
-            Change::Del(_) | Change::DelExact(_) => false,
+        let given = changes.iter().filter_map(|change| match change {
+            Change::Add(entry) | Change::Replace(entry) => Some(entry),
+            Change::Del(_) | Change::DelExact(_) => None,
         });
+        let gives_groups = given.clone().any(is_group);
         let unused = gives_groups.then(|| unused_groups(self.options.marks, self.vtep.gbp));
+        let idle = policy::idle_rules(given, master.directory.regime(), &self.vtep);
         Ok(Applied {
             changes: changes.len(),
-            warnings: saved.err().into_iter().chain(unused.flatten()).collect(),
+            warnings: (saved.err().into_iter())
+                .chain(unused.flatten())
+                .chain(idle)
+                .collect(),
         })
     }
 
@@ -238,17 +256,35 @@ impl Control {
         drop(master);
         let changed = config.vtep != self.vtep;
         let restart = changed.then(|| "[vtep] changed: restart to use it".to_owned());
+        let resized = config.policy.flows != *self.options.guard.flows.limits();
+        let resized = resized.then(|| "[policy.flows] changed: restart to use it".to_owned());
+        let rules: Vec<Entry> = config.entries().collect();
+        let regime = config.policy.enforced();
+        let idle = policy::idle_rules(rules.iter(), regime.as_ref(), &self.vtep);
         let has_groups = !config.groups.is_empty();
         let unused = has_groups.then(|| unused_groups(self.options.marks, self.vtep.gbp));
         Ok(Reloaded {
             peers: config.peers.len(),
             groups: config.groups.len(),
+            rules: config.policy.rules.len(),
             warnings: restart
                 .into_iter()
+                .chain(resized)
                 .chain(collisions.iter().map(left_out_of_config))
                 .chain(unused.flatten())
+                .chain(idle)
                 .collect(),
         })
+    }
+
+    /// Whom policy refused, and at whom, since the start.
+    #[must_use]
+    pub fn denied(&self) -> DeniedReport {
+        DeniedReport::new(&self.options.guard, self.moment())
+    }
+
+    fn moment(&self) -> Moment {
+        self.options.guard.flows.moment(Instant::now())
     }
 
     /// The counters of all lanes and peers.
@@ -268,6 +304,8 @@ impl Control {
             total: self.options.counters.totals().into(),
             lanes: per_lane(&self.options.counters),
             peers,
+            flows: (tables.policy.is_some())
+                .then(|| self.options.guard.flows.counts(self.moment()).into()),
         }
     }
 
@@ -277,7 +315,8 @@ impl Control {
     /// The kernel could not be asked.
     pub fn link(&self) -> Result<LinkRow, Failure> {
         let facts = (self.options.link)().map_err(Failure::new)?;
-        Ok(LinkRow::new(facts, &self.vtep))
+        let policy = policy::told(self.master.lock().directory.regime());
+        Ok(LinkRow::new(facts, &self.vtep, policy))
     }
 
     /// The walk of one imagined packet, by the snapshot that lanes use.
@@ -693,6 +732,75 @@ mod tests {
             );
             assert_eq!(other.expect("taken").warnings, [""; 0]);
         }
+    }
+
+    fn rule(dst: &str) -> Entry {
+        Entry::Policy {
+            dst: dst.parse().expect("the test wrote a prefix"),
+            group: crate::wire::GroupId(3),
+            proto: crate::tables::policy::Proto::Tcp,
+            ports: crate::tables::policy::Ports::ALL,
+            action: crate::tables::policy::Action::Accept,
+        }
+    }
+
+    #[test]
+    fn rules_are_enforced_as_the_file_says_and_told_if_not() {
+        let (directory, control) = start();
+        assert!(control.tables().load().policy.is_none());
+        let added = control.apply(&[Change::Add(rule("10.255.108.7/32"))], Origin::Live);
+        let warnings = added.expect("taken all the same").warnings;
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(warnings[0].starts_with("the rules are without effect: policy is not enforced"));
+        assert!(control.tables().load().policy.is_none());
+
+        let text = format!("{CONFIG}[policy]\nenforce = true\n");
+        std::fs::write(directory.path().join("silk-vtep.toml"), &text)
+            .expect("the directory is ours");
+        let reloaded = control.reload().expect("a good file");
+        assert_eq!((reloaded.rules, reloaded.warnings), (0, vec![]));
+        let policy = control.tables().load().policy.clone().expect("enforced");
+        assert_eq!(policy.rules().len(), 1, "the live rule");
+
+        let resized = format!(
+            "{text}[policy.flows]\nsize = 64\n[[policy.rule]]\ndst = \"10.255.43.6\"\ngroup = 3\nproto = \"tcp\"\n"
+        );
+        std::fs::write(directory.path().join("silk-vtep.toml"), resized)
+            .expect("the directory is ours");
+        let reloaded = control.reload().expect("a good file");
+        assert_eq!(reloaded.rules, 1);
+        let [flows, elsewhere] = &reloaded.warnings[..] else {
+            panic!("{:?}", reloaded.warnings);
+        };
+        assert_eq!(flows, "[policy.flows] changed: restart to use it");
+        assert!(
+            elsewhere.starts_with("1 of the rules given are for no address of this cell"),
+            "{elsewhere}"
+        );
+    }
+
+    #[test]
+    fn a_change_of_other_tables_leaves_the_policy_as_it_is() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let text = format!("{CONFIG}[policy]\nenforce = true\n");
+        let (control, warnings) = fixtures::control_of(&text, directory.path());
+        assert_eq!(warnings, [""; 0]);
+        let policy = || control.tables().load().policy.clone().expect("enforced");
+        let before = policy();
+        add(&control, peer("10.255.44.0/24", "10.0.16.15"));
+        assert!(Arc::ptr_eq(&before, &policy()));
+        let many: Vec<_> = (0..20_000_u32)
+            .map(|n| rule(&format!("fd00::{n:x}/128")))
+            .map(Change::Add)
+            .collect();
+        let applied = control.apply(&many, Origin::Live).expect("taken");
+        assert_eq!(applied.changes, 20_000);
+        assert_eq!(policy().rules().len(), 20_000);
+        assert_eq!(
+            before.rules().len(),
+            0,
+            "who has the old one goes on with it"
+        );
     }
 
     #[test]

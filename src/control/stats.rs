@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::policy::FlowStats;
 use crate::counters::{Counters, Totals};
 
 /// A reading of all counters. Not a consistent cut: lanes go on counting.
@@ -19,6 +20,9 @@ pub struct Stats {
     pub lanes: Vec<Count>,
     /// Each peer, by underlay address.
     pub peers: Vec<PeerStats>,
+    /// The flows that began here, while a policy is enforced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flows: Option<FlowStats>,
 }
 
 /// What was exchanged with one underlay address.

@@ -190,9 +190,10 @@ impl Daemon {
         match self.control.reload() {
             Ok(reloaded) => {
                 tracing::info!(
-                    "reload: {} peers, {} groups",
+                    "reload: {} peers, {} groups, {} rules",
                     reloaded.peers,
-                    reloaded.groups
+                    reloaded.groups,
+                    reloaded.rules
                 );
                 for warning in reloaded.warnings {
                     tracing::warn!("reload: {warning}");

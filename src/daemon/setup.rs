@@ -23,8 +23,8 @@ use crate::control::{ContainerOptions, Options};
 use crate::counters::Counters;
 use crate::error::SetupError;
 use crate::io::{
-    Captures, DEFAULT_SOURCE_PORTS, Lane, LaneOptions, Steering, TapQueue, UdpOptions, UdpPort,
-    run_max_segs,
+    Captures, DEFAULT_SOURCE_PORTS, Guard, Lane, LaneOptions, Steering, TapQueue, UdpOptions,
+    UdpPort, run_max_segs,
 };
 use crate::netlink::{
     self, ALIAS, Device, DeviceError, DeviceSpec, HostLink, Link, LinkKind, Netlink, TunMode,
@@ -63,6 +63,7 @@ pub(super) fn start(
     configure(&mut device)?;
 
     let counters = Arc::new(Counters::new(vtep.lanes.get()));
+    let guard = Arc::new(Guard::new(config.policy.flows));
     let captures = Arc::new(Captures::default());
     let options = Options {
         counters,
@@ -71,6 +72,7 @@ pub(super) fn start(
         state: state_file(vtep, socket),
         link: link_facts::source(vtep.name.clone(), index, vtep.local, source_ports, features),
         marks: marks.source(),
+        guard: Arc::clone(&guard),
         containers: container_options(vtep, mtu_bytes, socket),
         sending: Sending {
             source_ports: claimed_ports(&ports)?,
@@ -87,6 +89,7 @@ pub(super) fn start(
         mtu_bytes,
         offloads,
         mark_tags: Arc::clone(marks.tags()),
+        guard,
         captures,
     };
     let paths = PathWatch::start(vtep, mtu_bytes, control.tables())?;

@@ -16,6 +16,7 @@ mod outer;
 mod path;
 mod path_mtu;
 mod peer;
+pub mod policy;
 mod resolve;
 mod route;
 mod segmentation;
@@ -34,6 +35,7 @@ pub use neighbor::{Neighbor, NeighborTable};
 pub use outer::{DEFAULT_TTL, Df, OuterField, OuterRules};
 pub use path_mtu::PathMtu;
 pub use peer::{CounterRegistry, Peer, PeerId, PeerTable};
+pub use policy::{Policy, PolicyRule, PolicySpec};
 pub use resolve::Resolved;
 pub use route::{Route, RouteTable};
 pub use segmentation::Segmentation;
@@ -57,6 +59,8 @@ pub struct Tables {
     pub groups: Arc<GroupTable>,
     /// Underlay address to the VTEP that speaks from it.
     pub peers: Arc<PeerTable>,
+    /// Which groups may speak to whom; `None`: everybody may, and nothing is looked up.
+    pub policy: Option<Arc<Policy>>,
     /// Which addresses of our subnets are registered containers'.
     pub containers: Arc<ContainerTable>,
     /// `routes`, `neighbors` and `fdb` joined: made anew whenever one of them is.
@@ -80,7 +84,7 @@ pub struct Tables {
 ///     routes: vec![Route { prefix: "10.255.43.0/24".parse()?, via: Some(via) }],
 ///     neighbors: vec![Neighbor { address: via, mac }],
 ///     fdb: vec![FdbEntry { mac, underlay: "10.0.16.14".parse()?, port: None, vni: None }],
-///     groups: vec![],
+///     ..TableSpec::default()
 /// };
 /// let local = Arc::new(Local::silk("10.255.108.0/24".parse()?));
 /// let tables = Tables::compile(local, &spec, &mut CounterRegistry::new(1));
@@ -100,6 +104,8 @@ pub struct TableSpec {
     pub fdb: Vec<FdbEntry>,
     /// One per address.
     pub groups: Vec<GroupEntry>,
+    /// `None`: no policy is enforced.
+    pub policy: Option<PolicySpec>,
 }
 
 /// Which lists of a [`TableSpec`] differ from those the snapshot at hand was compiled from.
@@ -113,6 +119,8 @@ pub struct Changed {
     pub fdb: bool,
     /// `groups`.
     pub groups: bool,
+    /// `policy`.
+    pub policy: bool,
 }
 
 impl Changed {
@@ -122,6 +130,7 @@ impl Changed {
         neighbors: true,
         fdb: true,
         groups: true,
+        policy: true,
     };
 }
 
@@ -161,6 +170,10 @@ impl Tables {
         if changed.groups {
             next.groups = Arc::new(GroupTable::from_entries(&spec.groups));
         }
+        if changed.policy {
+            let policy = spec.policy.as_ref();
+            next.policy = policy.map(|policy| Arc::new(Policy::compile(policy)));
+        }
         if changed.routes || changed.neighbors || changed.fdb {
             next.paths = Arc::new(Paths::join(&next));
         }
@@ -184,6 +197,7 @@ impl Tables {
             fdb: Arc::default(),
             groups: Arc::default(),
             peers: Arc::default(),
+            policy: None,
             containers: Arc::default(),
             paths: Arc::default(),
         }
@@ -226,6 +240,7 @@ mod tests {
             neighbors: false,
             fdb: false,
             groups: false,
+            policy: false,
         };
         let spec = fixtures::spec();
         let registry = &mut CounterRegistry::new(1);

@@ -193,7 +193,7 @@ mod tests {
                 routes,
                 neighbors,
                 fdb,
-                groups: Vec::new(),
+                ..TableSpec::default()
             },
         )
     }

@@ -1,5 +1,5 @@
 //! Longest prefix match over keys of any width: a trie with path and level compression (Nilsson and Karlsson, "IP-address lookup using
-//! LC-tries", 1999), for [`RouteTable`](super::RouteTable).
+//! LC-tries", 1999), for [`RouteTable`](super::RouteTable) and [`Policy`](super::Policy).
 //!
 //! A node reads as many bits of the key as it has a slot for each value of, eight slots for each of its prefixes at most. A slot is a
 //! child, a leaf, or a candidate:
@@ -168,6 +168,12 @@ impl<K: Key> Trie<K> {
             }
             node = &self.nodes[(slot & !CHILD) as usize];
         }
+    }
+
+    /// The position of the longest of the other prefixes that cover the one at `position`.
+    pub(super) fn around(&self, position: usize) -> Option<usize> {
+        let covering = self.entries[position].covering;
+        (covering != NONE).then_some(covering as usize)
     }
 
     /// The first to cover `key` of entry `index` and those that cover it: `K::WIDTH` steps at the most.

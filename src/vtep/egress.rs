@@ -86,11 +86,7 @@ impl TooBig<'_> {
     /// The frame that tells the sender of `frame`, the one that was judged. It goes back to the host, as often as the caller thinks fit;
     /// `None` if nobody may be told ([`icmp::write_too_big`]).
     #[must_use]
-    pub fn message<'a>(
-        &self,
-        frame: &[u8],
-        out: &'a mut [u8; icmp::TOO_BIG_LEN_MAX],
-    ) -> Option<&'a [u8]> {
+    pub fn message<'a>(&self, frame: &[u8], out: &'a mut [u8; icmp::LEN_MAX]) -> Option<&'a [u8]> {
         icmp::write_too_big(Frame::new_checked(frame)?, self.mtu, out)
     }
 }
@@ -645,7 +641,7 @@ mod tests {
         };
         assert_eq!((verdict.peer.underlay, verdict.mtu), (PEER_UNDERLAY, 1000));
         assert_eq!(verdict.listener(&too_big), Some(OWN_CONTAINER.into()));
-        let mut out = [0; icmp::TOO_BIG_LEN_MAX];
+        let mut out = [0; icmp::LEN_MAX];
         let message = verdict.message(&too_big, &mut out).unwrap();
         assert_eq!(message[..6], OWN_MAC.octets());
         assert_eq!(message[26..30], PEER_CONTAINER.octets());

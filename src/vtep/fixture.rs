@@ -39,6 +39,7 @@ pub(crate) fn spec() -> TableSpec {
             address: OWN_CONTAINER.into(),
             id: GROUP,
         }],
+        policy: None,
     }
 }
 

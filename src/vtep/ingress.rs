@@ -3,10 +3,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::policy::{self, Reading};
 use super::reply::Question;
-use super::{Reply, source};
+use super::{Reply, Subject, source};
 use crate::drop_reason::DropReason;
-use crate::tables::{Local, Peer, PeerId, Tables};
+use crate::tables::policy::Action;
+use crate::tables::{Local, Peer, PeerId, Policy, Tables};
 use crate::wire::ethernet::Frame;
 use crate::wire::ip::Network;
 use crate::wire::vxlan::{self, Header, HeaderError};
@@ -26,6 +28,13 @@ pub struct Received {
 pub enum Ingress<'t> {
     /// The inner frame goes to the host.
     Deliver(Deliver<'t>),
+    /// No rule of the policy lets it in: it goes to the host only as part of a flow that began here.
+    Unsolicited {
+        /// How it is delivered then.
+        deliver: Deliver<'t>,
+        /// What it is; `None` for IP that cannot be read, which is part of no flow.
+        subject: Option<Subject>,
+    },
     /// It asked for our own address: this frame goes back through [`egress`](super::egress).
     Reply {
         /// The answer.
@@ -56,7 +65,8 @@ pub struct Deliver<'t> {
 /// Judges one datagram: `bytes` is the UDP payload.
 ///
 /// The checks are those of the kernel's device and in its order (`vxlan_rcv`), with ours around them: first whether the sender is a
-/// peer, last whether the inner source address lies behind it.
+/// peer, last whether the inner source address lies behind it, and then, if a policy is enforced, whether its group may speak to whom it
+/// speaks to.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -115,11 +125,29 @@ fn judge<'t>(
     if let Some(reply) = answer(local, frame) {
         return Ok(Ingress::Reply { reply, peer });
     }
-    Ok(Ingress::Deliver(Deliver {
+    let deliver = Deliver {
         peer,
         mark: header.mark,
         ecn,
-    }))
+    };
+    match &tables.policy {
+        None => Ok(Ingress::Deliver(deliver)),
+        Some(policy) => Ok(guard(policy, frame, deliver)),
+    }
+}
+
+/// What the rules make of a frame that is otherwise to be delivered.
+fn guard<'t>(policy: &Policy, frame: Frame<'_>, deliver: Deliver<'t>) -> Ingress<'t> {
+    let reading = Reading::of(frame);
+    let decision = policy::decide(policy, &reading, deliver.mark);
+    if decision.is_none_or(|decision| decision.action() == Action::Accept) {
+        return Ingress::Deliver(deliver);
+    }
+    let subject = match reading {
+        Reading::Packet(subject) => Some(subject),
+        Reading::Exempt | Reading::Opaque => None,
+    };
+    Ingress::Unsolicited { deliver, subject }
 }
 
 /// I flag, then VNI, then the reserved bits: the kernel's order.

@@ -13,6 +13,7 @@
 //! | [`Egress::Fragment`] | as for `Encap`, each packet cut into [fragments](crate::wire::ip::Fragmenter) that fit |
 //! | [`Egress::TooBig`] | count the drop; give the host [`message`](TooBig::message), as often as is fit |
 //! | [`Ingress::Deliver`] | write [`ecn`](Deliver::ecn) into the inner header, if there is one ([`write_ecn`](crate::wire::ip::write_ecn)); give the inner frame to the host |
+//! | [`Ingress::Unsolicited`] | deliver it if it is part of a flow that the host began, which whoever keeps flows knows; else count `policy-denied` |
 //! | [`Ingress::Reply`] | judge the frame as if the host had sent it |
 //! | [`Egress::Drop`], [`Ingress::Drop`] | count the reason |
 //!
@@ -26,6 +27,7 @@ mod fate;
 pub(crate) mod fixture;
 mod ingress;
 mod outer;
+pub mod policy;
 mod reply;
 mod source;
 
@@ -33,4 +35,5 @@ pub use egress::{Egress, Encap, TooBig, egress, egress_super_frame};
 pub use fate::Fate;
 pub use ingress::{Deliver, Ingress, Received, ingress};
 pub use outer::Outer;
+pub use policy::{FlowKey, Step, Subject};
 pub use reply::Reply;

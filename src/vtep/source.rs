@@ -217,7 +217,7 @@ mod tests {
         };
         match ingress(tables, &datagram, received) {
             Ingress::Drop { reason, .. } => Some(reason),
-            Ingress::Deliver(_) | Ingress::Reply { .. } => None,
+            Ingress::Deliver(_) | Ingress::Unsolicited { .. } | Ingress::Reply { .. } => None,
         }
     }
 

@@ -1,9 +1,10 @@
 //! "Too big" in ICMP: fragmentation needed and DF set (RFC 792, RFC 1191), packet too big (RFC 4443), as a tunnel in Linux writes them
-//! into the network behind it (`iptunnel_pmtud_build_icmp`, `iptunnel_pmtud_build_icmpv6`).
+//! into the network behind it (`iptunnel_pmtud_build_icmp`, `iptunnel_pmtud_build_icmpv6`); and port unreachable, as iptables' REJECT.
 //!
 //! ```text
 //!  0           14           34 or 54                         42 or 62
-//! | Ethernet  | IP          | type| code| checksum| 0 .. MTU | the packet, as much of it as fits
+//! | Ethernet  | IP          | type| code| checksum| 0 .. MTU | the packet, as much of it as fits        (of "too big")
+//! | Ethernet  | IP          | type| code| checksum| 0        | the packet, as much of it as fits        (of unreachable)
 //! ```
 //!
 //! They come from the address that the packet was for, as if the last link to it were the narrow one: an address of our own would be taken
@@ -16,8 +17,8 @@ use super::checksum;
 use super::ethernet::{self, Frame};
 use super::ip::{IPV4_HEADER_LEN, IPV6_HEADER_LEN, Ipv4, Ipv6, Network, protocol};
 
-/// Bytes of the longest frame that [`write_too_big`] writes.
-pub const TOO_BIG_LEN_MAX: usize = ethernet::HEADER_LEN + IPV6_PACKET_MAX;
+/// Bytes of the longest frame that is written here.
+pub const LEN_MAX: usize = ethernet::HEADER_LEN + IPV6_PACKET_MAX;
 
 /// The least MTU that is told to IPv4: what every host takes (RFC 1812 section 4.3.2.3).
 pub const IPV4_MTU_MIN: u32 = 576;
@@ -35,7 +36,9 @@ const CHECKSUM: Range<usize> = 2..4;
 
 /// Type and code of ICMP.
 const FRAGMENTATION_NEEDED: [u8; 2] = [3, 4];
+const PORT_UNREACHABLE: [u8; 2] = [3, 3];
 /// Type and code of ICMPv6.
+const PORT_UNREACHABLE_V6: [u8; 2] = [1, 4];
 const PACKET_TOO_BIG: [u8; 2] = [2, 0];
 
 /// ICMP messages that are never answered by another (`icmp_is_err`): destination unreachable, source quench, redirect, time exceeded,
@@ -55,14 +58,48 @@ const DONT_FRAGMENT: u16 = 0x4000;
 pub fn write_too_big<'a>(
     frame: Frame<'_>,
     mtu: u32,
-    out: &'a mut [u8; TOO_BIG_LEN_MAX],
+    out: &'a mut [u8; LEN_MAX],
 ) -> Option<&'a [u8]> {
+    let message = match Network::parse(frame).ok()? {
+        Network::V4(ip) => {
+            if !ip.dont_fragment() || mtu < IPV4_MTU_MIN {
+                return None;
+            }
+            let [high, low] = u16::try_from(mtu).unwrap_or(u16::MAX).to_be_bytes();
+            (FRAGMENTATION_NEEDED, [0, 0, high, low])
+        }
+        Network::V6(_) if mtu < IPV6_MTU_MIN => return None,
+        Network::V6(_) => (PACKET_TOO_BIG, mtu.to_be_bytes()),
+        Network::Other => return None,
+    };
+    write(frame, message, out)
+}
+
+/// Writes the message that tells the sender of the packet in `frame` that nobody listens there; returns the frame that goes back to it.
+/// `None` if nobody may be told: a fragment of IPv4, an ICMP error, an address or MAC of many, a frame with a VLAN tag or without IP.
+#[must_use]
+pub fn write_port_unreachable<'a>(
+    frame: Frame<'_>,
+    out: &'a mut [u8; LEN_MAX],
+) -> Option<&'a [u8]> {
+    let kind = match Network::parse(frame).ok()? {
+        Network::V4(_) => PORT_UNREACHABLE,
+        Network::V6(_) => PORT_UNREACHABLE_V6,
+        Network::Other => return None,
+    };
+    write(frame, (kind, [0; 4]), out)
+}
+
+/// A message: its type and code, and what follows its checksum.
+type Message = ([u8; 2], [u8; 4]);
+
+fn write<'a>(frame: Frame<'_>, message: Message, out: &'a mut [u8; LEN_MAX]) -> Option<&'a [u8]> {
     if frame.destination().is_multicast() || frame.source().is_multicast() {
         return None;
     }
     let packet_len = match Network::parse(frame).ok()? {
-        Network::V4(ip) if may_be_told_v4(ip) => write_v4(ip, mtu, out)?,
-        Network::V6(ip) if may_be_told_v6(ip) => write_v6(ip, mtu, out)?,
+        Network::V4(ip) if may_be_told_v4(ip) => write_v4(ip, message, out),
+        Network::V6(ip) if may_be_told_v6(ip) => write_v6(ip, message, out),
         Network::V4(_) | Network::V6(_) | Network::Other => return None,
     };
     out[ethernet::DESTINATION].copy_from_slice(&frame.source().octets());
@@ -75,7 +112,7 @@ pub fn write_too_big<'a>(
 fn may_be_told_v4(ip: Ipv4<'_>) -> bool {
     let many = |address: Ipv4Addr| address.is_broadcast() || address.is_multicast();
     let source = ip.source();
-    if !ip.dont_fragment() || ip.is_fragment() || many(ip.destination()) {
+    if ip.is_fragment() || many(ip.destination()) {
         return false;
     }
     if many(source) || source.octets()[0] == 0 || source.is_loopback() {
@@ -112,11 +149,7 @@ fn may_be_told_v6(ip: Ipv6<'_>) -> bool {
 }
 
 /// Writes the IPv4 packet behind the Ethernet header; returns its length.
-fn write_v4(ip: Ipv4<'_>, mtu: u32, out: &mut [u8]) -> Option<usize> {
-    if mtu < IPV4_MTU_MIN {
-        return None;
-    }
-    let [high, low] = u16::try_from(mtu).unwrap_or(u16::MAX).to_be_bytes();
+fn write_v4(ip: Ipv4<'_>, (kind, rest): Message, out: &mut [u8]) -> usize {
     let quoted = quote(ip.bytes(), IPV4_PACKET_MAX - IPV4_HEADER_LEN);
     let packet_len = IPV4_HEADER_LEN + HEADER_LEN + quoted.len();
     let packet = &mut out[ethernet::HEADER_LEN..][..packet_len];
@@ -133,15 +166,12 @@ fn write_v4(ip: Ipv4<'_>, mtu: u32, out: &mut [u8]) -> Option<usize> {
     let sum = !checksum::fold(checksum::sum(0, header));
     header[10..12].copy_from_slice(&sum.to_be_bytes());
 
-    write_message(message, FRAGMENTATION_NEEDED, [0, 0, high, low], quoted, 0);
-    Some(packet_len)
+    write_message(message, kind, rest, quoted, 0);
+    packet_len
 }
 
 /// Writes the IPv6 packet behind the Ethernet header; returns its length.
-fn write_v6(ip: Ipv6<'_>, mtu: u32, out: &mut [u8]) -> Option<usize> {
-    if mtu < IPV6_MTU_MIN {
-        return None;
-    }
+fn write_v6(ip: Ipv6<'_>, (kind, rest): Message, out: &mut [u8]) -> usize {
     let quoted = quote(ip.bytes(), IPV6_PACKET_MAX - IPV6_HEADER_LEN);
     let payload_len = HEADER_LEN + quoted.len();
     let packet_len = IPV6_HEADER_LEN + payload_len;
@@ -160,14 +190,8 @@ fn write_v6(ip: Ipv6<'_>, mtu: u32, out: &mut [u8]) -> Option<usize> {
     let [source, destination] = addresses;
     let pseudo_header =
         checksum::pseudo_header(source, destination, protocol::ICMPV6, payload_len as u32);
-    write_message(
-        message,
-        PACKET_TOO_BIG,
-        mtu.to_be_bytes(),
-        quoted,
-        pseudo_header,
-    );
-    Some(packet_len)
+    write_message(message, kind, rest, quoted, pseudo_header);
+    packet_len
 }
 
 /// As much of the packet as `room` holds beside the message's own header.
@@ -227,7 +251,7 @@ mod tests {
 
     fn told(frame: &[u8], mtu: u32) -> Option<Vec<u8>> {
         // Not zero, so that every byte has to be written.
-        let mut out = [0xee; TOO_BIG_LEN_MAX];
+        let mut out = [0xee; LEN_MAX];
         let frame = Frame::new_checked(frame).unwrap();
         write_too_big(frame, mtu, &mut out).map(<[u8]>::to_vec)
     }
@@ -298,6 +322,48 @@ mod tests {
             let mut frame = v4(1400);
             frame[FRAGMENT..][..2].copy_from_slice(&word.to_be_bytes());
             assert_eq!(told(&frame, 1350), None, "{word:#06x}");
+        }
+    }
+
+    #[test]
+    fn who_asks_at_a_port_that_is_closed_is_told_so() {
+        for (mut frame, source, destination) in [
+            (v4(100), V4[1].to_vec(), V4[0].to_vec()),
+            (v6(100), V6[1].octets().to_vec(), V6[0].octets().to_vec()),
+        ] {
+            // Whether it may be fragmented does not matter.
+            if source.len() == 4 {
+                frame[FRAGMENT] = 0;
+            }
+            let mut out = [0xee; LEN_MAX];
+            let refused = Frame::new_checked(&frame).unwrap();
+            let message = write_port_unreachable(refused, &mut out).unwrap();
+            assert_eq!(
+                (&message[..6], &message[6..12]),
+                (&MACS[0][..], &MACS[1][..])
+            );
+            let packet = SlicedPacket::from_ethernet(message).unwrap();
+            match packet.transport {
+                Some(TransportSlice::Icmpv4(icmp)) => {
+                    let expected = icmpv4::DestUnreachableHeader::Port;
+                    let kind = Icmpv4Type::DestinationUnreachable(expected);
+                    assert_eq!(icmp.icmp_type(), kind);
+                    assert_eq!(checksum::fold(checksum::sum(0, icmp.slice())), 0xffff);
+                    assert_eq!(icmp.payload(), &frame[14..]);
+                    assert_eq!(
+                        (&message[26..30], &message[30..34]),
+                        (&source[..], &destination[..])
+                    );
+                }
+                Some(TransportSlice::Icmpv6(icmp)) => {
+                    let expected = icmpv6::DestUnreachableCode::Port;
+                    let kind = Icmpv6Type::DestinationUnreachable(expected);
+                    assert_eq!(icmp.icmp_type(), kind);
+                    assert!(icmp.is_checksum_valid(V6[1].octets(), V6[0].octets()));
+                    assert_eq!(icmp.payload(), &frame[14..]);
+                }
+                other => panic!("{other:?}"),
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod accepted;
 mod any_text;
+mod policy;
 mod relations;
 mod tables;
 mod values;

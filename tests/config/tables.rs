@@ -67,7 +67,9 @@ fn unknown_keys_are_named_with_the_nearest() {
         ),
         (
             "[[peers]]\nsubnet = 1",
-            &["line 5: peers: unknown key, did you mean `peer`?; accepted: group, peer, vtep"],
+            &[
+                "line 5: peers: unknown key, did you mean `peer`?; accepted: group, peer, policy, vtep",
+            ],
         ),
         (
             "[[peer]]\nsubnet = \"10.255.1.0/24\"\nunderlay = \"10.0.0.2\"\nport = 4789\n[[group]]\naddress = \"10.255.108.1\"\nid = 1\nids = 1",

@@ -21,6 +21,7 @@ pub(crate) fn options() -> LaneOptions {
         mtu_bytes: MTU,
         offloads: Arc::new(Offloads::from_fn(|_| OffloadState::On)),
         mark_tags: Arc::new(MarkTags::new(true)),
+        guard: Arc::default(),
         captures: Arc::default(),
     }
 }
@@ -39,11 +40,14 @@ pub(crate) struct Cell {
 
 impl Cell {
     pub(crate) fn new(number: u8, peers: &[u8]) -> Self {
+        Self::with_options(number, peers, &options())
+    }
+
+    pub(crate) fn with_options(number: u8, peers: &[u8], options: &LaneOptions) -> Self {
         let vtep = vtep_address(number);
         let underlay = underlay_address(number);
         let tables = Arc::new(ArcSwap::from_pointee(compile(number, peers)));
         let counters = Arc::new(Counters::new(LANES));
-        let options = options();
         let lane = |index| {
             let (tables, counters) = (Arc::clone(&tables), Arc::clone(&counters));
             Lane::new(
@@ -52,7 +56,7 @@ impl Cell {
                 MemoryUnderlay::new(underlay),
                 tables,
                 counters,
-                &options,
+                options,
             )
         };
         Self {
@@ -146,6 +150,7 @@ pub(crate) fn compile_with(
         neighbors: peers.iter().flat_map(PeerSpec::neighbors).collect(),
         fdb: peers.iter().map(PeerSpec::fdb_entry).collect(),
         groups,
+        policy: None,
     };
     Tables::compile(
         Arc::new(local(silk)),

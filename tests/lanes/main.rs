@@ -6,4 +6,5 @@ mod faults;
 mod lanes;
 mod marks;
 mod path_mtu;
+mod policy;
 mod runs;

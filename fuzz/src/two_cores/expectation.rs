@@ -264,7 +264,7 @@ impl<'a> Expectation<'a> {
 
 /// What the sender of a frame is told; the target `icmp` holds the codec against etherparse.
 fn too_big(frame: &[u8], limit: u32) -> Option<Vec<u8>> {
-    let mut room = [0; icmp::TOO_BIG_LEN_MAX];
+    let mut room = [0; icmp::LEN_MAX];
     let frame = Frame::new_checked(frame)?;
     icmp::write_too_big(frame, limit, &mut room).map(<[u8]>::to_vec)
 }

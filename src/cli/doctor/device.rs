@@ -235,6 +235,7 @@ mod tests {
             marks: "table".to_owned(),
             marks_why: "the configuration has groups".to_owned(),
             marks_trouble: None,
+            policy: "off".to_owned(),
             features: Default::default(),
         };
         let line = |running: &SilkVtep| marks(Some(&Ok(Hook::Tcx)), Some(running)).to_string();

@@ -119,6 +119,8 @@ impl<'t> Judge<'t> {
                 sink.put(&self.frame)?;
                 Line::new(n, Verdict::Deliver).mark(deliver.mark)
             }
+            // Packets of one direction are no flows: replay lets in what the rules let in.
+            Ingress::Unsolicited { .. } => Line::drop(n, Reason::Daemon(DropReason::PolicyDenied)),
             Ingress::Reply { reply, peer: _ } => self.reply(n, reply.frame(), sink)?,
             Ingress::Drop { reason, peer: _ } => Line::drop(n, Reason::Daemon(reason)),
         };

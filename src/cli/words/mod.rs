@@ -1,4 +1,4 @@
-//! The words of `route|neigh|fdb|peer|group|link`, read as `ip` and `bridge` read them: a verb, a key, then pairs of a name and a value
+//! The words of `route|neigh|fdb|peer|group|policy|link`, read as `ip` and `bridge` read them: a verb, a key, then pairs of a name and a value
 //! in any order.
 //!
 //! A line that `show` prints can stand after `add`, `replace` and `del`. Of its words those that are so of every entry (`self permanent`,
@@ -13,12 +13,13 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use self::phrase::{
-    Phrase, address, destination, device, group_id, mac, mtu, permanent, port, prefix, subnets,
-    underlay, vni,
+    Phrase, action, address, destination, device, group_id, mac, mtu, permanent, port, prefix,
+    proto, subnets, text, underlay, vni,
 };
 pub use self::premises::Premises;
 use crate::control::protocol::{Request, Show};
 use crate::control::{Change, Entry, Key, PeerSpec};
+use crate::tables::policy::Ports;
 
 /// What `link` takes.
 pub const LINK_USAGE: &str = "usage: silk-vtep link [show [NAME]]";
@@ -32,6 +33,9 @@ pub const FDB_USAGE: &str = "usage: silk-vtep fdb [show [MAC]] | fdb add|append|
 pub const PEER_USAGE: &str = "usage: silk-vtep peer [show [UNDERLAY]] | peer add|replace SUBNET[,SUBNET6] underlay UNDERLAY [mac MAC] | peer del UNDERLAY | peer del SUBNET[,SUBNET6] underlay UNDERLAY [mac MAC]";
 /// What `group` takes.
 pub const GROUP_USAGE: &str = "usage: silk-vtep group [show [ADDRESS]] | group add|replace ADDRESS id ID | group del ADDRESS [id ID]";
+
+/// What `policy` takes.
+pub const POLICY_USAGE: &str = "usage: silk-vtep policy [show [PREFIX]] | policy denied | policy add|replace DST group ID proto tcp|udp|icmp [ports A[-B]] [action accept|deny] | policy del DST group ID proto PROTO [ports A[-B]] [action ACTION]";
 
 /// A table by the word that names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +52,8 @@ pub enum Table {
     Peer,
     /// Groups.
     Group,
+    /// Rules of the group policy.
+    Policy,
 }
 
 /// Words that say nothing we know: what is wrong, and what is accepted.
@@ -97,7 +103,7 @@ pub fn parse_batch_line(line: &str) -> Result<Option<(Change, Premises)>, UsageE
     };
     let not_accepted = |wrong| UsageError {
         wrong,
-        usage: "a batch takes lines of `route|neigh|fdb|peer|group add|replace|del ...` and `fdb append ...`",
+        usage: "a batch takes lines of `route|neigh|fdb|peer|group|policy add|replace|del ...` and `fdb append ...`",
     };
     let table = Table::ALL.into_iter().find(|table| table.name() == name);
     let table = table.ok_or_else(|| not_accepted(format!("`{name}` is no table")))?;
@@ -112,13 +118,14 @@ pub fn parse_batch_line(line: &str) -> Result<Option<(Change, Premises)>, UsageE
 }
 
 impl Table {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Link,
         Self::Route,
         Self::Neigh,
         Self::Fdb,
         Self::Peer,
         Self::Group,
+        Self::Policy,
     ];
 
     fn name(self) -> &'static str {
@@ -129,6 +136,7 @@ impl Table {
             Self::Fdb => "fdb",
             Self::Peer => "peer",
             Self::Group => "group",
+            Self::Policy => "policy",
         }
     }
 
@@ -140,6 +148,7 @@ impl Table {
             Self::Fdb => FDB_USAGE,
             Self::Peer => PEER_USAGE,
             Self::Group => GROUP_USAGE,
+            Self::Policy => POLICY_USAGE,
         }
     }
 }
@@ -153,6 +162,7 @@ fn sentence(table: Table, words: Vec<&str>) -> Result<Sentence, String> {
     };
     let request = match (verb, table) {
         ("show" | "list" | "ls", _) => show(table, &mut words, &mut premises)?,
+        ("denied", Table::Policy) => Request::Denied,
         ("get", Table::Route) => Request::RouteGet(words.key(address)?),
         ("add" | "replace" | "del" | "delete", Table::Link) => {
             return Err(format!(
@@ -183,6 +193,7 @@ fn show(table: Table, words: &mut Phrase<'_>, premises: &mut Premises) -> Result
         Table::Fdb => Show::Fdb(words.optional_key(mac)?),
         Table::Peer => Show::Peer(words.optional_key(underlay)?),
         Table::Group => Show::Group(words.optional_key(address)?),
+        Table::Policy => Show::Policy(words.optional_key(prefix)?),
     }))
 }
 
@@ -206,7 +217,7 @@ fn printed(table: Table, words: &mut Phrase<'_>) -> Result<Option<IpAddr>, Strin
             words.option("mtu", mtu)?;
             words.flag(&["config", "live", "controller"]);
         }
-        Table::Group => words.flag(&["config", "live", "controller"]),
+        Table::Group | Table::Policy => words.flag(&["config", "live", "controller"]),
     }
     Ok(None)
 }
@@ -253,6 +264,20 @@ fn entry(table: Table, words: &mut Phrase<'_>, source: Option<IpAddr>) -> Result
             address: words.key(address)?,
             id: words.required("id", group_id)?,
         },
+        Table::Policy => {
+            let dst = words.key(prefix)?;
+            let ports = ports(words)?;
+            let action = words.option("action", action)?.unwrap_or_default();
+            let given = words.option("proto", proto)?;
+            let group = words.required("group", group_id)?;
+            Entry::Policy {
+                dst,
+                group,
+                proto: given.map_or_else(|| words.required("proto", proto), Ok)?,
+                ports,
+                action,
+            }
+        }
     })
 }
 
@@ -263,8 +288,9 @@ fn delete(table: Table, words: &mut Phrase<'_>, source: Option<IpAddr>) -> Resul
         Table::Neigh if !words.has("lladdr") => Change::Del(Key::Neigh(words.key(address)?)),
         Table::Peer if !words.has("underlay") => Change::Del(Key::Peer(words.key(underlay)?)),
         Table::Group if !words.has("id") => Change::Del(Key::Group(words.key(address)?)),
-        // All of an FDB entry is its key.
-        Table::Fdb => Change::Del(entry(table, words, source)?.key()),
+        // All of an FDB entry is its key, and all of a rule but its action.
+        Table::Policy if words.has("action") => Change::DelExact(entry(table, words, source)?),
+        Table::Fdb | Table::Policy => Change::Del(entry(table, words, source)?.key()),
         _ => Change::DelExact(entry(table, words, source)?),
     })
 }
@@ -285,6 +311,16 @@ fn route(
             Err(format!("`src {source}` is of the other family than {dst}"))
         }
         _ => Ok((dst, via)),
+    }
+}
+
+/// A range has more to say of what is wrong with it than what is accepted.
+fn ports(words: &mut Phrase<'_>) -> Result<Ports, String> {
+    match words.option("ports", text)? {
+        None => Ok(Ports::ALL),
+        Some(text) => text
+            .parse()
+            .map_err(|error| format!("`ports` takes a port or two with a dash: {error}")),
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net};
 
+use crate::tables::policy::{Action, Proto};
 use crate::wire::{GroupId, MacAddr, Vni};
 
 /// The words that are left. A reader of one word tells, as its error, what it would accept.
@@ -169,4 +170,21 @@ pub(super) fn group_id(word: &str) -> Result<GroupId, &'static str> {
     };
     let number = number.ok().filter(|&number| number > 0);
     number.map(GroupId).ok_or("a group id of 0x0001 to 0xffff")
+}
+
+pub(super) fn proto(word: &str) -> Result<Proto, &'static str> {
+    Proto::of_name(word).ok_or("tcp, udp or icmp")
+}
+
+pub(super) fn action(word: &str) -> Result<Action, &'static str> {
+    match word {
+        "accept" => Ok(Action::Accept),
+        "deny" => Ok(Action::Deny),
+        _ => Err("accept or deny"),
+    }
+}
+
+/// A word to be read later.
+pub(super) fn text(word: &str) -> Result<&str, &'static str> {
+    Ok(word)
 }

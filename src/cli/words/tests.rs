@@ -55,6 +55,22 @@ fn changes_read_as_they_are_typed_to_iproute2() {
             "group add 10.255.108.184 id 0x3 # web",
             r#"{"add":{"group":{"address":"10.255.108.184","id":3}}}"#,
         ),
+        (
+            "policy add 10.255.108.184 group 0x3 proto tcp ports 8080-8090",
+            r#"{"add":{"policy":{"dst":"10.255.108.184/32","group":3,"proto":"tcp","ports":"8080-8090"}}}"#,
+        ),
+        (
+            "policy replace fd00::/16 ports 53 action deny proto udp group 7",
+            r#"{"replace":{"policy":{"dst":"fd00::/16","group":7,"proto":"udp","ports":"53","action":"deny"}}}"#,
+        ),
+        (
+            "policy del 10.255.108.0/24 group 3 proto icmp",
+            r#"{"del":{"policy":{"dst":"10.255.108.0/24","group":3,"proto":"icmp"}}}"#,
+        ),
+        (
+            "policy del 10.255.108.0/24 group 3 proto icmp action accept",
+            r#"{"del-exact":{"policy":{"dst":"10.255.108.0/24","group":3,"proto":"icmp"}}}"#,
+        ),
         ("peer del 10.0.16.14", r#"{"del":{"peer":"10.0.16.14"}}"#),
     ] {
         assert_eq!(change(line), json, "{line}");
@@ -87,6 +103,10 @@ fn what_show_prints_may_follow_a_verb_and_means_the_same() {
         (
             "group VERB 10.255.108.184  id 0x0003  live",
             r#"{"group":{"address":"10.255.108.184","id":3}}"#,
+        ),
+        (
+            "policy VERB 10.255.108.184  group 0x0003  proto tcp  ports 80  action deny  config",
+            r#"{"policy":{"dst":"10.255.108.184/32","group":3,"proto":"tcp","ports":"80","action":"deny"}}"#,
         ),
     ] {
         for (verb, change_of) in [("add", "add"), ("replace", "replace"), ("del", "del-exact")] {
@@ -175,10 +195,16 @@ fn show_takes_a_key_or_none() {
             Show::Fdb("ee:ee:0a:ff:2b:00".parse().ok()),
         ),
         ("group ls", Show::Group(None)),
+        ("policy", Show::Policy(None)),
+        (
+            "policy show 10.255.108.0/24",
+            Show::Policy("10.255.108.0/24".parse().ok()),
+        ),
     ] {
         assert_eq!(show_request(line), Ok(Request::Show(show)), "{line}");
     }
     assert_eq!(show_request("link show"), Ok(Request::Link));
+    assert_eq!(show_request("policy denied"), Ok(Request::Denied));
 }
 
 #[test]
@@ -253,6 +279,23 @@ fn wrong_words_are_told_with_what_is_accepted() {
             "peer show 10.0.16.14 config",
             "peer: `config` is one word too many",
         ),
+        (
+            "policy add 10.255.108.184 group 3 proto tcp ports 90-80",
+            "policy: `ports` takes a port or two with a dash: `90-80` is reversed (accepted: 80-90)",
+        ),
+        (
+            "policy add 10.255.108.184 group 3 proto sctp",
+            "policy: `proto` takes tcp, udp or icmp, not `sctp`",
+        ),
+        (
+            "policy add 10.255.108.184 proto tcp",
+            "policy: `group` is wanted",
+        ),
+        (
+            "policy add 10.255.108.184 group 3 prto tcp",
+            "policy: `proto` is wanted, and `prto` is not known here",
+        ),
+        ("policy del 10.255.108.184", "policy: `group` is wanted"),
         ("link show x y", "link: `y` is one word too many"),
         ("fdb get ee:ee:0a:ff:2b:00", "fdb: `get` is no verb of it"),
         (
@@ -278,5 +321,5 @@ fn a_batch_takes_changes_comments_and_empty_lines_only() {
         read("route show"),
         Err("`route show` changes nothing".to_owned())
     );
-    assert_eq!(read("policy add"), Err("`policy` is no table".to_owned()));
+    assert_eq!(read("lease add"), Err("`lease` is no table".to_owned()));
 }

@@ -8,8 +8,9 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use toml::de::DeValue;
 
 use super::{Bind, MAX_LANES, Marks};
+use crate::tables::policy::{Action, Ports, Proto};
 use crate::tables::{Df, OuterField};
-use crate::wire::{Ecn, GroupId, MacAddr, Vni};
+use crate::wire::{Ecn, GroupId, MacAddr, Mark, Vni};
 
 /// One form. What `read` returns as an error says what was found.
 pub(super) struct Form<T> {
@@ -176,6 +177,72 @@ pub(super) const GROUP_ID: Form<GroupId> = Form {
     read: |value| integer(value, 1..=u16::MAX).map(GroupId),
 };
 
+pub(super) const POLICY_DESTINATION: Form<IpNet> = Form {
+    accepted: "an address or a prefix without host bits such as \"10.255.108.184\" or \"10.255.108.0/24\"",
+    read: destination,
+};
+
+pub(super) const PROTO: Form<Proto> = Form {
+    accepted: "\"tcp\", \"udp\" or \"icmp\" (which is ICMPv6 for IPv6)",
+    read: |value| Proto::of_name(text(value)?).ok_or_else(|| found(value)),
+};
+
+pub(super) const PORTS: Form<Ports> = Form {
+    accepted: "a port or two with a dash such as \"8080\" or \"8080-8090\", lowest first, of 1 to 65535",
+    read: |value| match value.as_integer() {
+        Some(_) => {
+            let port = integer(value, 1..=u16::MAX)?;
+            Ports::new(port, port).ok_or_else(|| found(value))
+        }
+        None => (text(value)?.parse()).map_err(|_| found(value)),
+    },
+};
+
+pub(super) const ACTION: Form<Action> = Form {
+    accepted: "\"accept\" or \"deny\"",
+    read: |value| match text(value)? {
+        "accept" => Ok(Action::Accept),
+        "deny" => Ok(Action::Deny),
+        _ => Err(found(value)),
+    },
+};
+
+pub(super) const DEFAULT_ACTION: Form<Action> = Form {
+    accepted: "\"deny\" or \"allow\"",
+    read: |value| match text(value)? {
+        "allow" => Ok(Action::Accept),
+        "deny" => Ok(Action::Deny),
+        _ => Err(found(value)),
+    },
+};
+
+pub(super) const ROUTER_MARK: Form<Mark> = Form {
+    accepted: "a mark of 32 bits such as 0xffff0000, of which a VXLAN header carries something (bits 0 to 15, 19 and 22)",
+    read: |value| match integer(value, 1..=u32::MAX).map(Mark)? {
+        mark if mark.carried() == Mark::NONE => Err(found_but(
+            value,
+            "a VXLAN header carries nothing of it: it would be everybody's without a group",
+        )),
+        mark => Ok(mark),
+    },
+};
+
+pub(super) const LOG_RATE: Form<u32> = Form {
+    accepted: "lines a second, an integer from 0 (none) to 1000",
+    read: |value| integer(value, 0..=1000),
+};
+
+/// 16 million entries are a gigabyte.
+pub(super) const FLOWS: Form<usize> = Form {
+    accepted: "entries, an integer from 64 to 16777216",
+    read: |value| integer(value, 64..=1 << 24),
+};
+
+pub(super) const TIMEOUT: Form<u32> = Form {
+    accepted: "seconds, an integer from 1 to 31536000 (a year)",
+    read: |value| integer(value, 1..=31_536_000),
+};
+
 /// Whether a TAP may be called so: `dev_valid_name` in the kernel, less the `%` that makes a pattern of a name, and the two names sysctl keeps for itself.
 #[must_use]
 pub fn is_link_name(name: &str) -> bool {
@@ -261,6 +328,19 @@ const fn v6(segments: [u16; 8], prefix_len: u8) -> IpNet {
         std::net::Ipv6Addr::new(a, b, c, d, e, f, g, h),
         prefix_len,
     ))
+}
+
+fn destination(value: &DeValue<'_>) -> Result<IpNet, String> {
+    let text = text(value)?;
+    if let Ok(address) = text.parse() {
+        return unicast(value, address).map(IpNet::from);
+    }
+    let net: IpNet = text.parse().map_err(|_| found(value))?;
+    if net != net.trunc() {
+        let wrong = format!("it has host bits set (without them: {})", net.trunc());
+        return Err(found_but(value, &wrong));
+    }
+    Ok(net)
 }
 
 fn mac(value: &DeValue<'_>) -> Result<MacAddr, String> {

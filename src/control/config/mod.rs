@@ -1,7 +1,7 @@
 //! The configuration file: TOML in, every error at once.
 //!
 //! [`Config::parse`] serves `reload` and `replay`, [`Config::parse_on`] a start of the daemon on its host. It never stops at an error: `reader` takes the keys out of the tables, each value
-//! in one of the forms of `form` and with the line it is on; `vtep`, `peer` and `group` then check what values say about each
+//! in one of the forms of `form` and with the line it is on; `vtep`, `peer`, `group` and `policy` then check what values say about each
 //! other. A check whose values are missing or broken is skipped, so that no error is only the echo of another.
 
 mod error;
@@ -14,6 +14,7 @@ mod nearest;
 mod offload;
 mod overlap;
 mod peer;
+mod policy;
 mod reader;
 mod report;
 mod vtep;
@@ -29,8 +30,10 @@ use self::reader::Reader;
 use self::report::{Report, Reported};
 use self::vtep::Own;
 use super::{Entry, PeerSpec};
+use crate::io::flows::FlowLimits;
 use crate::netlink::Underlay;
-use crate::tables::{GroupEntry, Local, MarkSource, OuterRules};
+use crate::tables::policy::Regime;
+use crate::tables::{GroupEntry, Local, MarkSource, OuterRules, PolicyRule};
 use crate::wire::{MacAddr, Vni};
 
 pub use error::{ConfigError, ConfigErrors};
@@ -53,6 +56,29 @@ pub struct Config {
     pub peers: Vec<PeerSpec>,
     /// `[[group]]`.
     pub groups: Vec<GroupEntry>,
+    /// `[policy]`.
+    pub policy: PolicyConfig,
+}
+
+/// `[policy]`, with its defaults filled in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyConfig {
+    /// Enforce it.
+    pub enforce: bool,
+    /// How.
+    pub regime: Regime,
+    /// `[policy.flows]`.
+    pub flows: FlowLimits,
+    /// `[[policy.rule]]`.
+    pub rules: Vec<PolicyRule>,
+}
+
+impl PolicyConfig {
+    /// How policy is enforced, if it is.
+    #[must_use]
+    pub fn enforced(&self) -> Option<Regime> {
+        self.enforce.then_some(self.regime)
+    }
 }
 
 /// `[vtep]`, with its defaults filled in.
@@ -178,10 +204,12 @@ impl Config {
         report.finish(config)
     }
 
-    /// Peers, then groups, as the directory takes them.
+    /// Peers, then groups, then rules, as the directory takes them.
     pub(super) fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
         let peers = self.peers.iter().cloned().map(Entry::Peer);
-        peers.chain(self.groups.iter().copied().map(Entry::from))
+        let groups = self.groups.iter().copied().map(Entry::from);
+        let rules = self.policy.rules.iter().copied().map(Entry::from);
+        peers.chain(groups).chain(rules)
     }
 
     /// Where marks are to come from, on a host that can do it. Whoever gives groups in the file wants them used: with the packets' own
@@ -226,12 +254,16 @@ fn read_document(
         .unwrap_or_else(|reported| (Own::unknown(reported), Err(reported)));
     let peers = document.tables("peer", peer::read);
     let groups = document.tables("group", group::read);
+    let policy = document.table("policy", policy::read);
     let peers = peer::check(&peers, &own, document.report());
     let groups = group::check(&groups, &own, document.report());
+    let gbp = vtep.as_ref().ok().map(|vtep| vtep.gbp);
+    let policy = policy.and_then(|raw| policy::check(raw, &own, gbp, document.report()));
     document.finish();
     Ok(Config {
         vtep: vtep?,
         peers: peers?,
         groups: groups?,
+        policy: policy?,
     })
 }

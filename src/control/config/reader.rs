@@ -50,6 +50,11 @@ impl<'a, 'text> Reader<'a, 'text> {
         self.report
     }
 
+    /// Where this table is.
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
     /// A value that must be there.
     pub(super) fn required<T>(
         &mut self,

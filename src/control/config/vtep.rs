@@ -145,6 +145,13 @@ impl Own {
         self.overlays.whole.is_ok() && self.overlay_around(net).is_none()
     }
 
+    /// True if `net` surely shares no address with an overlay.
+    pub(super) fn has_no_part_in(&self, net: IpNet) -> bool {
+        let mut overlays = self.overlays.items.iter().map(|overlay| overlay.value);
+        let shares = |overlay: IpNet| overlay.contains(&net) || net.contains(&overlay);
+        self.overlays.whole.is_ok() && !overlays.any(shares)
+    }
+
     fn overlay_around(&self, net: IpNet) -> Option<IpNet> {
         let mut overlays = self.overlays.items.iter().map(|overlay| overlay.value);
         overlays.find(|overlay| overlay.contains(&net))

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::control::fixtures::{config, ip};
+use crate::tables::policy::{Action, Ports, Proto};
 use crate::wire::{GroupId, Vni};
 
 const CONFIG: &str = "
@@ -163,6 +164,15 @@ fn entry() -> impl Strategy<Value = Entry> {
             address,
             id: GroupId(id)
         }),
+        (subnet(), 1_u16..3, any::<bool>(), any::<bool>()).prop_map(|(dst, group, tcp, accept)| {
+            Entry::Policy {
+                dst: dst.trunc(),
+                group: GroupId(group),
+                proto: if tcp { Proto::Tcp } else { Proto::Icmp },
+                ports: Ports::ALL,
+                action: if accept { Action::Accept } else { Action::Deny },
+            }
+        }),
     ]
 }
 
@@ -188,6 +198,7 @@ proptest! {
         requests in prop::collection::vec(prop::collection::vec(change(), 1..4), 1..40),
     ) {
         let mut directory = Directory::new(&config(CONFIG).vtep);
+        directory.reload(&config(&format!("{CONFIG}[policy]\nenforce = true\n")));
         let mut model = Model::default();
         for changes in &requests {
             let before = directory.clone();
@@ -198,6 +209,7 @@ proptest! {
                     prop_assert_eq!(refused, None);
                     model = next;
                     prop_assert_eq!(changed.groups, before.spec().groups != directory.spec().groups);
+                    prop_assert_eq!(changed.policy, before.spec().policy != directory.spec().policy);
                     prop_assert_eq!(changed.fdb, before.spec().fdb != directory.spec().fdb);
                 }
                 Err(error) => prop_assert_eq!(Some(error.index), refused, "{}", error),

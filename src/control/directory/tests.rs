@@ -59,6 +59,7 @@ fn what_collides_with_an_earlier_change_of_its_request_is_told_so() {
 }
 
 const PEER_CHANGED: Changed = Changed {
+    policy: false,
     routes: true,
     neighbors: true,
     fdb: true,

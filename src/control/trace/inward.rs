@@ -6,7 +6,10 @@ use super::{Line, Stage, Trace, TraceRequest, Verdict, View, Walk, header_words}
 use crate::control::protocol::Failure;
 use crate::drop_reason::DropReason;
 use crate::tables::MarkSource;
+use crate::tables::policy::{Action, Decision};
+use crate::vtep::policy::Reading;
 use crate::vtep::{self, Deliver, Fate, Ingress, Received};
+use crate::wire::ethernet::Frame;
 use crate::wire::mark_tag::LOST_SOURCE;
 use crate::wire::vxlan::Header;
 use crate::wire::{MacAddr, Mark};
@@ -37,10 +40,7 @@ pub(super) fn walk(view: &View<'_>, request: &TraceRequest) -> Result<Trace, Fai
         (says, Vec::new())
     });
     walk.step(Stage::Source, || source(view, request, mac, &judged));
-    walk.step(Stage::Policy, || {
-        let says = "none here: the host's rules decide, by mark".to_owned();
-        (says, Vec::new())
-    });
+    walk.step(Stage::Policy, || policy(view, &datagram));
     if let Ingress::Deliver(deliver) = &judged {
         walk.step(Stage::Delivery, || {
             (delivery(view, request, deliver), Vec::new())
@@ -146,6 +146,38 @@ fn source(
     }
 }
 
+/// What the rules say. Who began a flow that this may be part of is not asked: an imagined packet answers nothing.
+fn policy(view: &View<'_>, datagram: &[u8]) -> (String, Vec<Line>) {
+    let Some(policy) = &view.tables.policy else {
+        let says = "none here: the host's rules decide, by mark".to_owned();
+        return (says, Vec::new());
+    };
+    let parts = datagram.split_first_chunk();
+    let parts = parts.and_then(|(header, frame)| Some((header, Frame::new_checked(frame)?)));
+    let decision = parts.and_then(|(header, frame)| {
+        let header = Header::parse(header, view.tables.local.gbp).ok()?;
+        vtep::policy::decide(policy, &Reading::of(frame), header.mark)
+    });
+    let refused = "unless it is part of a flow that began here";
+    let says = match decision {
+        None => "not judged: it carries nothing".to_owned(),
+        Some(Decision::Applied) => "let in by its A bit (honour_applied)".to_owned(),
+        Some(Decision::Router) => "let in as the ingress router's (router_mark)".to_owned(),
+        Some(Decision::Default(Action::Accept)) => "no rule matches: let in by default".to_owned(),
+        Some(Decision::Default(Action::Deny)) => {
+            format!("no rule matches: refused by default, {refused}")
+        }
+        Some(Decision::Rule(rule)) => {
+            let says = match rule.action {
+                Action::Accept => "let in by a rule".to_owned(),
+                Action::Deny => format!("refused by a rule, {refused}"),
+            };
+            return (says, view.rule(rule).into_iter().collect());
+        }
+    };
+    (says, Vec::new())
+}
+
 fn delivery(view: &View<'_>, request: &TraceRequest, deliver: &Deliver<'_>) -> String {
     let local = &view.tables.local;
     let dst = request.dst;
@@ -170,6 +202,7 @@ fn delivery(view: &View<'_>, request: &TraceRequest, deliver: &Deliver<'_>) -> S
 fn reason_of(judged: &Ingress<'_>) -> Option<DropReason> {
     match judged {
         Ingress::Drop { reason, .. } => Some(*reason),
+        Ingress::Unsolicited { .. } => Some(DropReason::PolicyDenied),
         Ingress::Deliver(_) | Ingress::Reply { .. } => None,
     }
 }
@@ -177,6 +210,9 @@ fn reason_of(judged: &Ingress<'_>) -> Option<DropReason> {
 fn verdict(judged: &Ingress<'_>) -> Verdict {
     match judged {
         Ingress::Deliver(deliver) => Verdict::new(Fate::Deliver).marked(deliver.mark),
+        Ingress::Unsolicited { deliver, .. } => {
+            Verdict::drop(DropReason::PolicyDenied).marked(deliver.mark)
+        }
         Ingress::Reply { .. } => Verdict::new(Fate::Reply),
         Ingress::Drop { reason, .. } => Verdict::drop(*reason),
     }

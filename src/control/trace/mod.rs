@@ -19,6 +19,7 @@ pub use packet::{Proto, TraceRequest};
 pub use stage::Stage;
 pub(in crate::control) use view::View;
 
+use super::policy::PolicyRow;
 use super::protocol::Failure;
 use super::rows::{FdbRow, GroupRow, NeighRow, PeerRow, RouteRow};
 use crate::drop_reason::DropReason;
@@ -78,6 +79,8 @@ pub enum Line {
     Peer(PeerRow),
     /// Of `group show`.
     Group(GroupRow),
+    /// Of `policy show`.
+    Policy(PolicyRow),
 }
 
 /// What the dataplane does with the packet; keys that do not apply are left out, and those that `replay --json` has too are the same.

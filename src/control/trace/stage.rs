@@ -69,6 +69,7 @@ impl Stage {
             | DropReason::OwnSourceMac
             | DropReason::OwnSourceAddress
             | DropReason::SourceNotPeers => Some(Self::Source),
+            DropReason::PolicyDenied => Some(Self::Policy),
             DropReason::PathMtu | DropReason::PathBelowMinimum => Some(Self::Mtu),
             DropReason::UnknownPeer => Some(Self::Peer),
             DropReason::MissingVniFlag | DropReason::UnknownVni | DropReason::ReservedBits => {

@@ -9,6 +9,7 @@ use crate::control::fixtures::{self, CONFIG, ip};
 use crate::control::{Change, Control, Entry, Origin, PeerSpec};
 use crate::io::source_ports::pick;
 use crate::tables::Tables;
+use crate::tables::policy::{self, Action};
 use crate::vtep::{self, Egress, Ingress, Received};
 use crate::wire::MacAddr;
 use crate::wire::vxlan::Header;
@@ -211,6 +212,22 @@ fn entry() -> impl Strategy<Value = Entry> {
             address,
             id: GroupId(id),
         }),
+        (address(), 8_u8..=32, 1_u16..4, any::<bool>(), any::<bool>()).prop_map(
+            |(dst, len, group, tcp, accept)| {
+                let len = if dst.is_ipv4() { len } else { 4 * len };
+                Entry::Policy {
+                    dst: ipnet::IpNet::new(dst, len).expect("at most 128").trunc(),
+                    group: GroupId(group),
+                    proto: if tcp {
+                        policy::Proto::Tcp
+                    } else {
+                        policy::Proto::Udp
+                    },
+                    ports: policy::Ports::ALL,
+                    action: if accept { Action::Accept } else { Action::Deny },
+                }
+            }
+        ),
     ]
 }
 
@@ -363,6 +380,9 @@ fn judged_inward(tables: &Tables, asked: &TraceRequest, from: IpAddr) -> Verdict
     };
     let verdict = match vtep::ingress(tables, &bytes, received) {
         Ingress::Deliver(deliver) => Verdict::new(Fate::Deliver).marked(deliver.mark),
+        Ingress::Unsolicited { deliver, .. } => {
+            Verdict::drop(DropReason::PolicyDenied).marked(deliver.mark)
+        }
         Ingress::Reply { .. } => Verdict::new(Fate::Reply),
         Ingress::Drop { reason, .. } => Verdict::drop(reason),
     };
@@ -373,16 +393,61 @@ fn judged_inward(tables: &Tables, asked: &TraceRequest, from: IpAddr) -> Verdict
     }
 }
 
+#[test]
+fn a_rule_that_decides_is_shown() {
+    let rule = |action| Entry::Policy {
+        dst: "10.255.108.184/32".parse().expect("a prefix"),
+        group: GroupId(3),
+        proto: policy::Proto::Tcp,
+        ports: "80-90".parse().expect("ports"),
+        action,
+    };
+    let (_directory, control) = control_of(&format!("{CONFIG}[policy]\nenforce = true\n"));
+    let asked = TraceRequest {
+        ingress: true,
+        proto: Some(Proto::Tcp),
+        sport: Some(4000),
+        dport: Some(80),
+        mark: Some(3),
+        ..request("10.255.43.6", "10.255.108.184")
+    };
+    let judged = || {
+        let trace = control.trace(&asked).expect("it can be imagined");
+        let of_policy = |step: &&Step| step.step == Stage::Policy;
+        let step = trace.steps.iter().find(of_policy).expect("it gets there");
+        (
+            step.says.clone(),
+            step.lines.len(),
+            trace.verdict.reason.clone(),
+        )
+    };
+    let denied = Some("policy-denied".to_owned());
+    let unless = "unless it is part of a flow that began here";
+    let expected = format!("no rule matches: refused by default, {unless}");
+    assert_eq!(judged(), (expected, 0, denied.clone()));
+    for (action, says, reason) in [
+        (Action::Accept, "let in by a rule".to_owned(), None),
+        (Action::Deny, format!("refused by a rule, {unless}"), denied),
+    ] {
+        let change = Change::Replace(rule(action));
+        control.apply(&[change], Origin::Live).expect("taken");
+        assert_eq!(judged(), (says, 1, reason));
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
     #[test]
     fn the_verdict_is_the_dataplanes(
         settings in settings(),
+        enforce in any::<bool>(),
         entries in vec(entry(), 0..24),
         limit in prop::option::of(500_u32..1400),
         requests in vec(any_request(), 24),
     ) {
-        let (_directory, control) = control_of(&CONFIG.replace("lanes", &(settings + "lanes")));
+        let enforce = enforce && settings.contains("gbp = true");
+        let policy = format!("[policy]\nenforce = {enforce}\n");
+        let (_directory, control) = control_of(&(CONFIG.replace("lanes", &(settings + "lanes")) + &policy));
         for entry in entries {
             // Those that collide are left out.
             let _ = control.apply(&[Change::Add(entry)], Origin::Live);
@@ -432,6 +497,12 @@ fn check_steps(trace: &Trace, asked: &TraceRequest, tables: &Tables) -> Result<(
                 Line::Group(row) => {
                     prop_assert_eq!(tables.groups.lookup(row.address), Some(row.id));
                     prop_assert_eq!(trace.verdict.group, Some(row.id));
+                }
+                Line::Policy(row) => {
+                    prop_assert!(row.dst.contains(&asked.dst));
+                    prop_assert_eq!(trace.verdict.group, Some(row.group));
+                    let is_let_in = trace.verdict.reason.is_none();
+                    prop_assert_eq!(is_let_in, row.action == Action::Accept);
                 }
             }
         }

@@ -5,10 +5,11 @@ use std::net::IpAddr;
 use super::{Line, Sending};
 use crate::control::config::VtepConfig;
 use crate::control::directory::Held;
+use crate::control::policy::PolicyRow;
 use crate::control::protocol::Show;
 use crate::control::rows::{FdbRow, GroupRow, NeighRow, PeerRow, RouteRow};
-use crate::control::{Directory, Key};
-use crate::tables::{Route, Tables};
+use crate::control::{Directory, Entry, Key};
+use crate::tables::{PolicyRule, Route, Tables};
 use crate::wire::MacAddr;
 
 /// A daemon at one moment.
@@ -39,6 +40,11 @@ impl View<'_> {
     pub(super) fn peer(&self, underlay: IpAddr) -> Option<Line> {
         let held = self.directory.lookup(&Key::Peer(underlay))?;
         PeerRow::new(held, self.tables).map(Line::Peer)
+    }
+
+    pub(super) fn rule(&self, rule: &PolicyRule) -> Option<Line> {
+        let held = self.directory.lookup(&Entry::from(*rule).key())?;
+        PolicyRow::new(held).map(Line::Policy)
     }
 
     /// All entries of a MAC.

@@ -1,6 +1,7 @@
 //! From the overlay to the underlay: a frame of the TAP becomes a datagram, a super-frame a run of them.
 
 use std::io::IoSlice;
+use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,6 +20,7 @@ use crate::io::{Fault, Run, Tap, Underlay};
 use crate::offload::{self, HEADER_LEN_MAX, Segmenter};
 use crate::tables::Peer;
 use crate::vtep::{self, Egress as Verdict, Encap, Reply, TooBig};
+use crate::wire::ethernet::Frame;
 use crate::wire::vnet::{self, GsoType, VnetHeader};
 use crate::wire::{Mark, ethernet, icmp, mark_tag, vxlan};
 
@@ -42,7 +44,7 @@ pub(super) struct Egress {
 #[derive(Debug)]
 struct Told {
     limiter: Limiter,
-    message: Box<[u8; icmp::TOO_BIG_LEN_MAX]>,
+    message: Box<[u8; icmp::LEN_MAX]>,
 }
 
 impl Default for Egress {
@@ -54,7 +56,7 @@ impl Default for Egress {
             patience: Patience::default(),
             told: Told {
                 limiter: Limiter::default(),
-                message: Box::new([0; icmp::TOO_BIG_LEN_MAX]),
+                message: Box::new([0; icmp::LEN_MAX]),
             },
         }
     }
@@ -90,10 +92,43 @@ impl Egress {
         underlay: &mut impl Underlay,
         scope: &Scope<'_>,
     ) {
-        let drop = |reason| scope.drop_frame(peer, reason, reply.frame());
-        match vtep::egress(scope.tables, reply.frame(), Mark::NONE) {
+        if self.send_to_peer(reply.frame(), peer, underlay, scope) {
+            scope.shards(peer).for_each(|shard| shard.count_reply());
+        }
+    }
+
+    /// Tells `listener`, the sender of `frame`, that policy refused it, if it may be told once more. Nobody hears of what does not get there.
+    pub(super) fn reject(
+        &mut self,
+        frame: &[u8],
+        (listener, now): (IpAddr, Instant),
+        peer: Option<&Arc<Peer>>,
+        underlay: &mut impl Underlay,
+        scope: &Scope<'_>,
+    ) {
+        if !self.told.limiter.allows(listener, now) {
+            return;
+        }
+        let mut room = [0; icmp::LEN_MAX];
+        let refused = Frame::new_checked(frame);
+        let message = refused.and_then(|frame| icmp::write_port_unreachable(frame, &mut room));
+        if let Some(message) = message {
+            self.told.limiter.count(listener, now);
+            self.send_to_peer(message, peer, underlay, scope);
+        }
+    }
+
+    /// Judges and sends a frame of our own; false if it goes nowhere.
+    fn send_to_peer(
+        &mut self,
+        frame: &[u8],
+        peer: Option<&Arc<Peer>>,
+        underlay: &mut impl Underlay,
+        scope: &Scope<'_>,
+    ) -> bool {
+        let drop = |reason| scope.drop_frame(peer, reason, frame);
+        match vtep::egress(scope.tables, frame, Mark::NONE) {
             Verdict::Encap(encap) => {
-                scope.shards(peer).for_each(|shard| shard.count_reply());
                 let mut batch = Batch {
                     arena: &mut self.arena,
                     slots: &mut self.slots,
@@ -102,16 +137,18 @@ impl Egress {
                     outbox: Outbox::default(),
                     sender: Sender { underlay, scope },
                 };
-                let packet = batch.arena.put(reply.frame());
+                let packet = batch.arena.put(frame);
                 let packet = packet.expect("between batches the arena is empty");
                 batch.encap(packet, &encap, &VnetHeader::default());
                 batch.finish();
+                return true;
             }
             Verdict::Reply(_) => drop(DropReason::NoFdbEntry),
             // No path is narrow enough for that.
             Verdict::TooBig(_) | Verdict::Fragment { .. } => drop(DropReason::PathMtu),
             Verdict::Drop(reason) => drop(reason),
         }
+        false
     }
 }
 
@@ -170,6 +207,9 @@ impl<'t, U: Underlay> Batch<'_, 't, U> {
         } else {
             vtep::egress_super_frame(scope.tables, frame, mark, || segment_len(frame, &header))
         };
+        if let Some(guarded) = &scope.guarded {
+            guarded.note(frame, &verdict);
+        }
         match verdict {
             Verdict::Encap(encap) => {
                 scope.capture(frame, || Seen::sent(&encap));

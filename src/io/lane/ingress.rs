@@ -160,13 +160,16 @@ impl Ingress {
         let at = frame_of(index, &segment);
         let datagram = &arrivals.slot(index)[segment];
         let key = merge_key(received, datagram);
-        let judged = vtep::ingress(scope.tables, datagram, received);
+        let judged = admitted(vtep::ingress(scope.tables, datagram, received), scope);
         scope.capture(datagram, || {
             let (fate, reason) = fate(&judged);
             arrived(&arrivals.messages()[index], datagram, scope, fate, reason)
         });
         match judged {
             Verdict::Deliver(deliver) => {
+                if let Some(guarded) = &scope.guarded {
+                    guarded.note_fragments(&datagram[vxlan::HEADER_LEN..]);
+                }
                 if let Some(ecn) = deliver.ecn {
                     ip::write_ecn(&mut arrivals.slot_mut(index)[at.range()], ecn);
                 }
@@ -175,6 +178,15 @@ impl Ingress {
                 match gso_size {
                     None => self.coalescer.push(&key, at, frame, out),
                     Some(bytes) => self.coalescer.push_super_frame(at, frame, bytes, out),
+                }
+            }
+            Verdict::Unsolicited { deliver, subject } => {
+                let frame = &datagram[vxlan::HEADER_LEN..];
+                if let Some(guarded) = &scope.guarded
+                    && let Some(told) = guarded.refuse(&deliver, subject.as_ref(), scope)
+                {
+                    back.egress
+                        .reject(frame, told, deliver.peer, back.underlay, scope);
                 }
             }
             Verdict::Reply { reply, peer } => {
@@ -201,6 +213,7 @@ impl Ingress {
 fn fate(judged: &Verdict<'_>) -> (Fate, Option<DropReason>) {
     match judged {
         Verdict::Deliver(_) => (Fate::Deliver, None),
+        Verdict::Unsolicited { .. } => (Fate::Drop, Some(DropReason::PolicyDenied)),
         Verdict::Reply { .. } => (Fate::Reply, None),
         Verdict::Drop { reason, .. } => (Fate::Drop, Some(*reason)),
     }
@@ -219,6 +232,18 @@ pub(super) fn arrived<'p>(
         tos: message.tos,
     };
     Seen::arrived(sender, datagram, scope.tables.local.gbp, fate, reason)
+}
+
+/// What no rule lets in is delivered all the same if it is part of a flow that began here.
+fn admitted<'t>(verdict: Verdict<'t>, scope: &Scope<'_>) -> Verdict<'t> {
+    match (verdict, &scope.guarded) {
+        (Verdict::Unsolicited { deliver, subject }, Some(guarded))
+            if guarded.admits(subject.as_ref()) =>
+        {
+            Verdict::Deliver(deliver)
+        }
+        (verdict, _) => verdict,
+    }
 }
 
 /// What the TAP takes now.

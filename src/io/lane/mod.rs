@@ -2,6 +2,7 @@
 
 mod egress;
 mod fragments;
+mod guard;
 mod ingress;
 mod outbox;
 mod sender;
@@ -13,11 +14,12 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::capture::{Seen, Sessions};
-use super::{Captures, Fault, MarkTags, OffloadState, Offloads, Tap, Underlay};
+use super::{Captures, Fault, Guard, MarkTags, OffloadState, Offloads, Tap, Underlay};
 use crate::counters::{Counters, Shard};
 use crate::drop_reason::DropReason;
 use crate::tables::{Peer, Tables};
 use egress::{Egress, SLOT_BYTES, Slots};
+use guard::Guarded;
 use ingress::Ingress;
 pub use outbox::run_max_segs;
 
@@ -55,6 +57,8 @@ pub struct LaneOptions {
     pub offloads: Arc<Offloads>,
     /// Whether marks cross the TAP.
     pub mark_tags: Arc<MarkTags>,
+    /// What the lanes share to enforce a policy.
+    pub guard: Arc<Guard>,
     /// Who wants to see packets.
     pub captures: Arc<Captures>,
 }
@@ -67,6 +71,7 @@ impl LaneOptions {
             mtu_bytes,
             offloads: Arc::new(Offloads::from_fn(|_| OffloadState::On)),
             mark_tags: Arc::default(),
+            guard: Arc::default(),
             captures: Arc::default(),
         }
     }
@@ -89,7 +94,8 @@ pub enum LaneError {
     Poll(#[source] io::Error),
 }
 
-/// One TAP queue and one underlay port, joined by the core. Shares nothing it writes: counters are its own shard.
+/// One TAP queue and one underlay port, joined by the core. Shares nothing it writes but, where a policy is enforced, the [`Guard`]: counters
+/// are its own shard.
 ///
 /// It has no thread and waits for nothing: [`egress_batch`](Self::egress_batch) and [`ingress_batch`](Self::ingress_batch) forward what
 /// is there, and whoever calls them decides when. The daemon does so from readiness events ([`worker`](super::worker)); over devices in
@@ -103,6 +109,7 @@ pub struct Lane<T, U> {
     counters: Arc<Counters>,
     offloads: Arc<Offloads>,
     mark_tags: Arc<MarkTags>,
+    guard: Arc<Guard>,
     captures: Arc<Captures>,
     egress: Egress,
     ingress: Ingress,
@@ -127,6 +134,7 @@ impl<T: Tap, U: Underlay> Lane<T, U> {
             counters,
             offloads: Arc::clone(&options.offloads),
             mark_tags: Arc::clone(&options.mark_tags),
+            guard: Arc::clone(&options.guard),
             captures: Arc::clone(&options.captures),
             egress: Egress::default(),
             ingress: Ingress::new(options),
@@ -155,6 +163,7 @@ impl<T: Tap, U: Underlay> Lane<T, U> {
             counters: &self.counters,
             offloads: &self.offloads,
             mark_tags: &self.mark_tags,
+            guarded: Guarded::by(&tables, &self.guard),
             captures: captures.as_deref().map(AsRef::as_ref),
             index: self.index,
         };
@@ -173,6 +182,7 @@ impl<T: Tap, U: Underlay> Lane<T, U> {
             counters: &self.counters,
             offloads: &self.offloads,
             mark_tags: &self.mark_tags,
+            guarded: Guarded::by(&tables, &self.guard),
             captures: captures.as_deref().map(AsRef::as_ref),
             index: self.index,
         };
@@ -187,6 +197,8 @@ struct Scope<'a> {
     counters: &'a Counters,
     offloads: &'a Offloads,
     mark_tags: &'a MarkTags,
+    /// `None`: no policy is enforced.
+    guarded: Option<Guarded<'a>>,
     /// Who captures, if anybody does.
     captures: Option<&'a Sessions>,
     index: usize,

@@ -1,0 +1,208 @@
+//! Group policy as `policy show`, `policy denied`, `stats` and `link show` tell it, and what is told to who gives rules without effect.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::config::VtepConfig;
+use super::directory::Held;
+use super::{Entry, Origin};
+use crate::io::flows::{FlowCounts, Moment};
+use crate::io::{DeniedFlow, Guard};
+use crate::tables::policy::{Action, Ports, Proto, Regime};
+use crate::wire::GroupId;
+use crate::wire::ip::protocol;
+
+/// A rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyRow {
+    /// The destinations.
+    pub dst: IpNet,
+    /// Who speaks.
+    pub group: GroupId,
+    /// The protocol.
+    pub proto: Proto,
+    /// The destination ports; absent: all.
+    #[serde(default, skip_serializing_if = "Ports::is_all")]
+    pub ports: Ports,
+    /// What becomes of what matches.
+    pub action: Action,
+    /// Where it came from.
+    pub origin: Origin,
+}
+
+impl PolicyRow {
+    /// `None` if the entry is no rule.
+    pub(super) fn new(held: &Held) -> Option<Self> {
+        let Entry::Policy {
+            dst,
+            group,
+            proto,
+            ports,
+            action,
+        } = held.entry
+        else {
+            return None;
+        };
+        Some(Self {
+            dst,
+            group,
+            proto,
+            ports,
+            action,
+            origin: held.owner.origin(),
+        })
+    }
+}
+
+/// Who was refused, and at whom.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeniedReport {
+    /// By destination and group.
+    pub rows: Vec<DeniedRow>,
+    /// Packets of rows that made room for others.
+    pub forgotten: u64,
+}
+
+/// What one group was refused at one destination.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeniedRow {
+    /// To whom.
+    pub dst: IpAddr,
+    /// Who spoke; 0: nobody was named.
+    pub group: GroupId,
+    /// How many packets.
+    pub packets: u64,
+    /// The latest one's sender.
+    pub src: IpAddr,
+    /// Its protocol: `tcp`, `udp`, `icmp` or a number; absent if it could not be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proto: Option<String>,
+    /// Its destination port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// How long ago it came.
+    pub seconds_ago: u32,
+}
+
+impl DeniedReport {
+    pub(super) fn new(guard: &Guard, now: Moment) -> Self {
+        let rows = guard.denied.rows();
+        Self {
+            rows: rows.iter().map(|row| DeniedRow::new(row, now)).collect(),
+            forgotten: guard.denied.forgotten(),
+        }
+    }
+}
+
+impl DeniedRow {
+    fn new(row: &DeniedFlow, now: Moment) -> Self {
+        let proto = row.latest.protocol.map(|number| match number {
+            protocol::TCP => Proto::Tcp.name().to_owned(),
+            protocol::UDP => Proto::Udp.name().to_owned(),
+            protocol::ICMP | protocol::ICMPV6 => Proto::Icmp.name().to_owned(),
+            other => other.to_string(),
+        });
+        Self {
+            dst: row.destination,
+            group: row.group,
+            packets: row.packets,
+            src: row.latest.source,
+            proto,
+            port: row.latest.ports().map(|(_, port)| port),
+            seconds_ago: now.seconds().saturating_sub(row.seen.seconds()),
+        }
+    }
+}
+
+/// The flow table, where a policy is enforced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowStats {
+    /// Entries at the most.
+    pub size: usize,
+    /// Entries in use: flows that began here, and fragmented packets on their way in.
+    pub entries: usize,
+    /// Of these, answered and not closed.
+    pub established: usize,
+    /// Entries that made room for others.
+    pub evicted: u64,
+    /// Of these, established ones.
+    pub evicted_established: u64,
+}
+
+impl From<FlowCounts> for FlowStats {
+    fn from(counts: FlowCounts) -> Self {
+        let FlowCounts {
+            size,
+            entries,
+            established,
+            evicted,
+            evicted_established,
+        } = counts;
+        Self {
+            size,
+            entries,
+            established,
+            evicted,
+            evicted_established,
+        }
+    }
+}
+
+/// How policy is enforced, for `link show`.
+pub(super) fn told(regime: Option<&Regime>) -> String {
+    let Some(regime) = regime else {
+        return "off".to_owned();
+    };
+    let mut told = match regime.default {
+        Action::Deny => "default deny".to_owned(),
+        Action::Accept => "default allow".to_owned(),
+    };
+    if let Some(mark) = regime.router_mark {
+        told.push_str(&format!(" router_mark {:#010x}", mark.0));
+    }
+    if regime.honour_applied {
+        told.push_str(" honour_applied");
+    }
+    told.push_str(if regime.reject { " reject" } else { " drop" });
+    told
+}
+
+/// Told to who gives these entries, if rules are among them that do nothing here: a line for each cause.
+pub(super) fn idle_rules<'a>(
+    entries: impl Iterator<Item = &'a Entry>,
+    regime: Option<&Regime>,
+    vtep: &VtepConfig,
+) -> Vec<String> {
+    let destinations: Vec<IpNet> = entries
+        .filter_map(|entry| match entry {
+            Entry::Policy { dst, .. } => Some(*dst),
+            _ => None,
+        })
+        .collect();
+    if destinations.is_empty() {
+        return Vec::new();
+    }
+    let mut told = Vec::new();
+    if regime.is_none() {
+        told.push(
+            "the rules are without effect: policy is not enforced; set enforce = true in [policy] and reload to use them"
+                .to_owned(),
+        );
+    }
+    let is_elsewhere = |dst: &&IpNet| {
+        let own = vtep.subnets.iter().copied();
+        let mut own = own.chain(vtep.addresses.iter().copied().map(IpNet::from));
+        !own.any(|own| own.contains(*dst) || dst.contains(&own))
+    };
+    let elsewhere = destinations.iter().filter(is_elsewhere).count();
+    if elsewhere > 0 {
+        let subnets: Vec<_> = vtep.subnets.iter().map(IpNet::to_string).collect();
+        told.push(format!(
+            "{elsewhere} of the rules given are for no address of this cell, whose containers are in {}: they are kept, and nothing comes here that matches",
+            subnets.join(" and ")
+        ));
+    }
+    told
+}
