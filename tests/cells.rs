@@ -20,6 +20,7 @@ mod cells {
     pub(crate) mod offload;
     pub(crate) mod overlay_v6;
     pub(crate) mod path_mtu;
+    pub(crate) mod policy;
     pub(crate) mod readme;
     pub(crate) mod reconfigure;
     pub(crate) mod registry;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         cells::stepdown::cases(),
         cells::overlay_v6::cases(),
         cells::path_mtu::cases(),
+        cells::policy::cases(),
         cells::tables::cases(),
         cells::containers::cases(),
         cells::registry::cases(),

@@ -73,7 +73,7 @@ fn directions_cross_lanes(lab: &mut Lab) -> Result {
 }
 
 /// Left to itself the kernel moves each of these flows to the lane of its reply.
-fn flows_stay_on_their_lanes(lab: &mut Lab) -> Result {
+pub(super) fn flows_stay_on_their_lanes(lab: &mut Lab) -> Result {
     let steering = steering(lab)?;
     ensure!(steering == "program", "steering: {steering}");
     let echo = EchoServer::start(lab.cells[1].container()?)?;
