@@ -34,7 +34,7 @@ pub struct BenchArgs {
     /// Measure only on this wire
     #[arg(long, value_name = "WIRE")]
     pub wire: Option<BenchWire>,
-    /// A key of the daemons' `[vtep]` and its value, as in `--set lanes=1`; may be given again
+    /// A key of the daemons' `[vtep]` and its value, as in `--set lanes=1`, or `policy_rules=N`: enforce a policy of N rules; may be given again
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<VtepSetting>,
 }

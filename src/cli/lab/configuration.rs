@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::ground::CellPlan;
 use crate::cli::args::VtepSetting;
@@ -20,8 +20,17 @@ const OWN: [&str; 7] = [
     "state_dir",
 ];
 
+/// What looks like a key of `[vtep]` and is the lab's own: enforce a policy of so many rules, and of one for all that is measured.
+const POLICY_RULES: &str = "policy_rules";
+const POLICY_RULES_MAX: u32 = 100_000;
+/// The group of containers where a policy is enforced.
+const POLICY_GROUP: u16 = 3;
+
 /// The file for `cell`, whose one peer is `peer`, with `settings` in its `[vtep]`.
 pub(in crate::cli) fn text(cell: &CellPlan, peer: &CellPlan, settings: &[VtepSetting]) -> String {
+    let (policy, settings): (Vec<_>, Vec<_>) = settings
+        .iter()
+        .partition(|setting| setting.key == POLICY_RULES);
     let mut text = format!(
         r#"[vtep]
 local = "{}"
@@ -42,14 +51,53 @@ overlay = ["{}"]
         peer.subnet(),
         peer.underlay,
     );
-    if let Some(group) = cell.group {
+    let rules = policy.first().and_then(|setting| rules(setting));
+    let policy_group = rules.map(|_| POLICY_GROUP);
+    if let Some(group) = cell.group.or(policy_group) {
         let _ = write!(
             text,
             "\n[[group]]\naddress = \"{}\"\nid = {group:#06x}\n",
             IpAddr::from(cell.container)
         );
     }
+    if let Some(rules) = rules {
+        write_policy(cell, rules, &mut text);
+    }
     text
+}
+
+/// The container of the cell, then others.
+fn container(cell: &CellPlan, n: u32) -> Ipv4Addr {
+    let [a, b, c, last] = cell.container.octets();
+    // No more than 51 of them, so that none comes again.
+    Ipv4Addr::new(a, b, c, last.wrapping_add(n as u8))
+}
+
+fn rules(setting: &VtepSetting) -> Option<u32> {
+    let rules = setting.value.as_integer()?;
+    u32::try_from(rules)
+        .ok()
+        .filter(|&rules| rules <= POLICY_RULES_MAX)
+}
+
+/// All that is measured is let in by the rules for the subnet; those for the container's own address are looked at before.
+fn write_policy(cell: &CellPlan, rules: u32, text: &mut String) {
+    text.push_str("\n[policy]\nenforce = true\n");
+    let mut rule = |dst: &str, proto: &str, ports: &str| {
+        let _ = write!(
+            text,
+            "[[policy.rule]]\ndst = \"{dst}\"\ngroup = {POLICY_GROUP}\nproto = \"{proto}\"\n{ports}"
+        );
+    };
+    for proto in ["tcp", "udp", "icmp"] {
+        rule(&cell.subnet().to_string(), proto, "");
+    }
+    // Two thousand for each address, below the ports that a test's sockets have.
+    for n in 0..rules {
+        let proto = if n % 2 == 0 { "tcp" } else { "udp" };
+        let ports = format!("ports = {}\n", 1 + n / 2 % 1_000);
+        rule(&container(cell, n / 2_000).to_string(), proto, &ports);
+    }
 }
 
 /// Whether both cells' daemons would accept `settings`: looked at before anything is made.
@@ -64,6 +112,13 @@ pub(in crate::cli) fn check(settings: &[VtepSetting]) -> Result<(), String> {
     let own: BTreeSet<_> = own.collect();
     if !own.is_empty() {
         return Err(lines(own));
+    }
+    let unfit = |setting: &&VtepSetting| setting.key == POLICY_RULES && rules(setting).is_none();
+    if let Some(setting) = settings.iter().find(unfit) {
+        return Err(format!(
+            "{POLICY_RULES}: found {}; accepted: an integer from 0 to {POLICY_RULES_MAX}",
+            setting.value
+        ));
     }
     let [a, b] = &CellPlan::BOTH;
     let mut errors = BTreeSet::new();
@@ -132,6 +187,20 @@ mod tests {
         assert!(!wrong.contains("line "), "{wrong}");
         assert_eq!(wrong.lines().count(), 2, "{wrong}");
         assert!(check(&settings(&["lanes=1", "lanes=2"])).is_err());
+    }
+
+    #[test]
+    fn a_policy_of_so_many_rules_can_be_set() {
+        let [a, b] = &CellPlan::BOTH;
+        for (rules, count) in [("policy_rules=0", 3), ("policy_rules=10000", 10_003)] {
+            let settings = settings(&[rules, "lanes=1"]);
+            assert_eq!(check(&settings), Ok(()));
+            let config = Config::parse(&text(b, a, &settings)).expect("accepted");
+            assert!(config.policy.enforce);
+            assert_eq!((config.policy.rules.len(), config.groups.len()), (count, 1));
+        }
+        let wrong = check(&settings(&["policy_rules=many"])).expect_err("refused");
+        assert!(wrong.starts_with("policy_rules: found \"many\""), "{wrong}");
     }
 
     #[test]
