@@ -13,7 +13,7 @@
 //! | [`error`] | what a failed set-up step says: operation, object, cause, mend | is on the packet path |
 //! | [`wire`] | codecs: VXLAN-GBP, virtio_net_hdr, Ethernet, IP and its fragments, ARP, neighbour discovery, "too big", checksums | allocates, does I/O |
 //! | [`counters`], [`drop_reason`] | what data tells control: packets, bytes, and the one reason of every drop | locks |
-//! | [`tables`] | routes, neighbours, FDB, groups, peers, local containers; [`Tables`](tables::Tables), the immutable snapshot of all | locks on look-up |
+//! | [`tables`] | routes, neighbours, FDB, groups, peers, local containers, group policy; [`Tables`](tables::Tables), the immutable snapshot of all | locks on look-up |
 //! | [`vtep`] | the core: a frame and a `Tables` in, a verdict out | reads a clock, opens a descriptor, allocates per packet |
 //! | [`offload`] | checksums that one side left for the other to finish; cutting super-frames into segments, joining segments into super-frames | does I/O |
 //! | [`host`] | the kernel's part of the underlay, played: headers and checksums checked, fragments reassembled, packets built | does I/O, reads a clock |
@@ -41,7 +41,8 @@
 //! The lane writes what the verdict says and sends one datagram, from a port that the flow's hash chose: a super-frame becomes many, cut
 //! by [`offload::Segmenter`] and sent at once. On B another lane receives them, joined again by the host if it can, and asks
 //! [`vtep::ingress`]: is the sender a peer, is the header one the kernel would take, do our own tables place the inner source behind
-//! that sender? Then the inner frame goes to the TAP, those of one flow as one
+//! that sender, and does the policy, where one is enforced, let its group in? What no rule lets in may still be part of a flow that began
+//! here, which the lanes' [`FlowTable`](io::flows::FlowTable) knows. Then the inner frame goes to the TAP, those of one flow as one
 //! ([`offload::Coalescer`]), and B's kernel routes it to the container.
 //!
 //! # The calling contract
@@ -50,7 +51,8 @@
 //! to control is [`counters`], one set per lane, summed by the reader. Beside them stands, for each peer, what its path carries
 //! ([`tables::PathMtu`]): lanes leave word there of what the host refused, control finds out and writes a bound; and who captures is
 //! given copies of packets ([`io::capture`]). Nothing else crosses.
-//! Lanes share nothing else they write, and nothing's correctness depends on which lane a packet is on.
+//! Lanes share nothing else they write but, where a policy is enforced, a [`Guard`](io::Guard): the flows that began here, and who was
+//! refused. Nothing's correctness depends on which lane a packet is on.
 //!
 //! The core needs no root, no clock and no threads, and neither does a whole VTEP over [devices in memory](io::memory). Build a [`Tables`](tables::Tables), call [`vtep::egress`] or [`vtep::ingress`] with
 //! any bytes, read the verdict. `examples/fuzz_harness.rs` is a harness for any fuzzer, `examples/two_cores.rs` has two VTEPs talk over
