@@ -20,9 +20,10 @@ pub(super) fn run(environment: &Environment, config: &Config) -> Result<(), CniE
     let who = environment.attachment(&config.name);
     let ipam = Ipam::new(config, environment);
     let reserved = ipam.reservations.all()?;
-    let mut addresses = addresses_of(config, &who, &reserved);
+    let stored = stored(config);
+    let mut addresses = addresses_of(&stored, &who, &reserved);
     if addresses.is_empty() {
-        addresses.extend(wired(environment, &who, &reserved));
+        addresses.extend(wired(environment, &who, &reserved, &stored));
     }
     detach(config, &who, &addresses)?;
     let mut held = reserved.iter().filter(|(_, owner)| owner.is(&who));
@@ -46,13 +47,13 @@ pub(super) fn detach(
 }
 
 /// What is on disk for `who`: reserved, or in the store and not meanwhile reserved for another.
-fn addresses_of(config: &Config, who: &Attachment, reserved: &[(IpAddr, Owner)]) -> Vec<Ipv4Addr> {
+fn addresses_of(stored: &Entries, who: &Attachment, reserved: &[(IpAddr, Owner)]) -> Vec<Ipv4Addr> {
     let mut addresses: Vec<_> = reserved
         .iter()
         .filter(|(_, owner)| owner.is(who))
         .filter_map(|(address, _)| v4(*address))
         .collect();
-    let stored = stored(config).attached(&who.network, &who.container_id, &who.ifname);
+    let stored = stored.attached(&who.network, &who.container_id, &who.ifname);
     let stored = stored.map(|stored| stored.address);
     let is_whos = |address: &Ipv4Addr| !is_anothers(*address, who, reserved);
     addresses.extend(stored.filter(is_whos));
@@ -61,16 +62,22 @@ fn addresses_of(config: &Config, who: &Attachment, reserved: &[(IpAddr, Owner)])
     addresses
 }
 
-/// What the kernel alone knows: the link in the container, if it is one of ours.
+/// What the kernel alone knows: the link in the container, if it is one of ours. A runtime calls DEL after an ADD that failed, because the
+/// name was taken too: then the link is somebody else's, of another network even, whose reservations are in another directory.
 fn wired(
     environment: &Environment,
     who: &Attachment,
     reserved: &[(IpAddr, Owner)],
+    stored: &Entries,
 ) -> Option<Ipv4Addr> {
     let namespace = environment.namespace().ok()?;
     let found = container::find(&namespace, &who.ifname);
     let found = found.inspect_err(|error| super::note(error)).ok()?;
-    found.filter(|address| !is_anothers(*address, who, reserved))
+    let is_recorded = |address: Ipv4Addr| {
+        let mut containers = stored.containers();
+        containers.any(|stored| stored.address == address && stored.attachment.is_some())
+    };
+    found.filter(|address| !is_anothers(*address, who, reserved) && !is_recorded(*address))
 }
 
 fn is_anothers(address: Ipv4Addr, who: &Attachment, reserved: &[(IpAddr, Owner)]) -> bool {

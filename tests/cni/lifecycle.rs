@@ -32,6 +32,10 @@ pub(crate) fn cases() -> Vec<Case> {
             "del_spares_an_address_that_is_anothers_now",
             del_spares_others,
         ),
+        case(
+            "del_after_a_failed_add_spares_another_networks_link",
+            del_spares_other_networks,
+        ),
         case("namespaces_by_process_do_not_collide", by_process),
         case("a_container_may_have_ipv6", with_ipv6),
         Case::new(
@@ -232,6 +236,21 @@ fn del_spares_others(lab: &mut Lab) -> Result {
     ping(&new.namespace, lab.cells[0].site.vtep, 3, "")?;
     plugin.del(&new)?;
     plugin.left_no_trace(&[&old, &new])
+}
+
+/// The name is taken, and the runtime cleans up after the ADD that failed.
+fn del_spares_other_networks(lab: &mut Lab) -> Result {
+    let mut plugin = Plugin::new(lab, 0)?;
+    let web = Sandbox::new("web")?;
+    plugin.add(&web)?;
+    plugin.set("name", "other");
+    plugin.args = "IP=10.255.108.9".to_owned();
+    plugin.call("ADD", &web)?.refused(100, "has a link eth0")?;
+    plugin.del(&web)?;
+    ping(&web.namespace, lab.cells[0].site.vtep, 3, "")?;
+    plugin.set("name", "silk");
+    plugin.del(&web)?;
+    plugin.left_no_trace(&[&web])
 }
 
 /// `/proc/PID/ns/net`, as most runtimes say it, has the same last part for all.
