@@ -40,7 +40,7 @@ pub(super) fn run(
         gso_max_segs: wiring.gso_max_segs,
     };
     let made = attach(config, &who, environment.netns(), &spec, stdout);
-    made.map_err(|error| and_undone(error, ipam.del(&who, Some(address))))
+    made.map_err(|error| error.and_undone(ipam.del(&who, Some(address))))
 }
 
 fn attach(
@@ -52,7 +52,7 @@ fn attach(
 ) -> Result<(), CniError> {
     let links = container::add(spec).map_err(|error| CniError::wiring(&error))?;
     let told = tell(config, who, netns, spec, &links, stdout);
-    told.map_err(|error| and_undone(error, detach(config, who, &[spec.address])))
+    told.map_err(|error| error.and_undone(detach(config, who, &[spec.address])))
 }
 
 /// The store before the daemon, which reads it at a start; the runtime last, which takes it for done then.
@@ -96,11 +96,4 @@ fn record(
     ContainerStore::new(&config.store)
         .update(|entries| entries.insert(address, &attachment))
         .map_err(|error| CniError::store("write container metadata", &error))
-}
-
-fn and_undone(error: CniError, undone: Result<(), CniError>) -> CniError {
-    match undone {
-        Ok(()) => error,
-        Err(failure) => error.and_left_behind(failure.text()),
-    }
 }

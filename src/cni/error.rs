@@ -127,9 +127,11 @@ impl CniError {
         self
     }
 
-    /// Says what could not be taken back.
-    pub(super) fn and_left_behind(mut self, what: impl Display) -> Self {
-        self.details = format!("{}; left behind: {what}", self.details);
+    /// Says what could not be taken back, if anything.
+    pub(super) fn and_undone(mut self, undone: Result<(), Self>) -> Self {
+        if let Err(failure) = undone {
+            self.details = format!("{}; left behind: {}", self.details, failure.text());
+        }
         self
     }
 

@@ -47,13 +47,7 @@ impl HostLocal {
         release: impl FnOnce() -> Result<(), CniError>,
     ) -> Result<Ipv4Addr, CniError> {
         let answer = self.call("ADD", config, pool)?;
-        address_of(&answer).map_err(|error| {
-            let error = CniError::step(STEP, error);
-            match release() {
-                Ok(()) => error,
-                Err(failure) => error.and_left_behind(failure.text()),
-            }
-        })
+        address_of(&answer).map_err(|error| CniError::step(STEP, error).and_undone(release()))
     }
 
     /// Has it release what it reserved.
