@@ -246,7 +246,13 @@ fn host_local_fails(lab: &mut Lab) -> Result {
     let mut plugin = Plugin::new(lab, 0)?;
     let program = plugin.directory().join("bin/host-local");
     let web = Sandbox::new("web")?;
+    let reserve = format!(
+        "mkdir -p {0}; printf 'web\\r\\neth0' >{0}/10.255.108.2",
+        plugin.ipam_dir().display()
+    );
+    let killed = format!("{reserve}; kill -9 $$");
     for (script, said) in [
+        (killed.as_str(), "signal: 9"),
         ("exit 3", "exit status: 3"),
         ("echo nonsense", "cannot be read"),
         ("echo '{\"ips\":[]}'", "has no IPv4 address"),

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use ipnet::IpNet;
 use serde_json::{Value, json};
@@ -39,49 +39,62 @@ impl HostLocal {
         Some(Self { program })
     }
 
-    /// Has it reserve an address; `release` takes it back where its answer is of no use.
+    /// Has it reserve an address; `release` takes it back where its answer is of no use, or it was killed. One that says why it failed has
+    /// taken back itself what it did.
     pub(super) fn add(
         &self,
         config: &Config,
         pool: &Pool,
         release: impl FnOnce() -> Result<(), CniError>,
     ) -> Result<Ipv4Addr, CniError> {
-        let answer = self.call("ADD", config, pool)?;
-        address_of(&answer).map_err(|error| CniError::step(STEP, error).and_undone(release()))
+        let output = self.call("ADD", config, pool)?;
+        let refused = !output.status.success() && error_of(&output.stdout).is_some();
+        let address = self
+            .answer(output)
+            .and_then(|answer| address_of(&answer).map_err(|error| CniError::step(STEP, error)));
+        address.map_err(|error| match refused {
+            true => error,
+            false => error.and_undone(release()),
+        })
     }
 
     /// Has it release what it reserved.
     pub(super) fn del(&self, config: &Config, pool: &Pool) -> Result<(), CniError> {
-        self.call("DEL", config, pool).map(drop)
+        let output = self.call("DEL", config, pool)?;
+        self.answer(output).map(drop)
     }
 
     /// Has it look for what it reserved.
     pub(super) fn check(&self, config: &Config, pool: &Pool) -> Result<(), CniError> {
-        self.call("CHECK", config, pool).map(drop)
+        let output = self.call("CHECK", config, pool)?;
+        self.answer(output).map(drop)
     }
 
     /// Runs it in our own environment, which has everything but the command.
-    fn call(&self, command: &str, config: &Config, pool: &Pool) -> Result<Vec<u8>, CniError> {
-        let program = self.program.display();
-        let failed = |error: &std::io::Error| {
-            CniError::step(STEP, format_args!("{program}: {}", errno(error)))
+    fn call(&self, command: &str, config: &Config, pool: &Pool) -> Result<Output, CniError> {
+        let failed = |error: std::io::Error| {
+            let program = self.program.display();
+            CniError::step(STEP, format_args!("{program}: {}", errno(&error)))
         };
         let mut child = Command::new(&self.program)
             .env("CNI_COMMAND", command)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .map_err(|error| failed(&error))?;
+            .map_err(failed)?;
         // One that ends without reading says more than our broken pipe.
         let written = child.stdin.take();
         let written = written.map(|mut stdin| stdin.write_all(&configuration(config, pool)));
         drop(written);
-        let output = child.wait_with_output().map_err(|error| failed(&error))?;
+        child.wait_with_output().map_err(failed)
+    }
+
+    fn answer(&self, output: Output) -> Result<Vec<u8>, CniError> {
         if output.status.success() {
             return Ok(output.stdout);
         }
         let said = error_of(&output.stdout);
-        let said = said.unwrap_or_else(|| format!("{program}: {}", output.status));
+        let said = said.unwrap_or_else(|| format!("{}: {}", self.program.display(), output.status));
         Err(CniError::step(STEP, said))
     }
 }
