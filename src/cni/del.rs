@@ -30,7 +30,8 @@ pub(super) fn run(environment: &Environment, config: &Config) -> Result<(), CniE
     ipam.del(&who, held.find_map(|(address, _)| v4(*address)))
 }
 
-/// Takes the container from the daemon, the kernel and the store: all of ADD but the reservation.
+/// Takes the container from the kernel, the daemon and the store: all of ADD but the reservation. The daemon after the kernel, whose links
+/// it looks for when it starts: one that starts in between would find the container again, and nobody would tell it a second time.
 ///
 /// # Errors
 /// A link cannot be removed, or the store not be written.
@@ -39,10 +40,10 @@ pub(super) fn detach(
     who: &Attachment,
     addresses: &[Ipv4Addr],
 ) -> Result<(), CniError> {
-    daemon::forget(config, who, addresses);
     for &address in addresses {
         container::del(address).map_err(|error| CniError::step("tear down container", error))?;
     }
+    daemon::forget(config, who, addresses);
     unrecord(config, who, addresses)
 }
 

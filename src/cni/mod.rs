@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! ADD   daemon: subnet, MTU -> ipam: an address -> netlink::container: the links -> container store -> daemon: whose it is -> result
-//! DEL   the same backwards, by what is on disk: needs neither daemon nor namespace nor link
+//! DEL   links, daemon, store, reservation, by what is on disk: needs neither daemon nor namespace nor link
 //! CHECK netlink::container::check, reservation, store, daemon
 //! GC    DEL of everything that is on disk and not in the runtime's list
 //! ```

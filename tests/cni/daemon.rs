@@ -17,6 +17,10 @@ pub(crate) fn cases() -> Vec<Case> {
     };
     vec![
         case("it_knows_each_container", it_knows_each_container),
+        case(
+            "it_knows_a_container_until_its_link_is_gone",
+            failed_del_is_not_told,
+        ),
         case("silks_answer_over_http_will_do", silks_answer_will_do),
         case(
             "its_mtu_holds_unless_one_is_configured",
@@ -65,6 +69,24 @@ fn it_knows_each_container(lab: &mut Lab) -> Result {
     plugin.del(&web)?;
     ensure!(rows(lab)?.is_empty(), "{:?}", rows(lab)?);
     Ok(())
+}
+
+/// A DEL that fails has taken nothing from the daemon; the next one does.
+fn failed_del_is_not_told(lab: &mut Lab) -> Result {
+    let plugin = Plugin::new(lab, 0)?;
+    let host = lab.cells[0].host.clone();
+    let web = Sandbox::new("web")?;
+    plugin.add(&web)?;
+    // What stands in the link's place is none of ours.
+    host.ip("link del s-010255108002")?;
+    host.ip("tuntap add dev s-010255108002 mode tap")?;
+    plugin.call("DEL", &web)?.refused(100, "is no veth")?;
+    ensure!(rows(lab)?.len() == 1, "{:?}", rows(lab)?);
+    ensure!(plugin.reserved()?.len() == 1, "{:?}", plugin.reserved()?);
+    host.ip("link del s-010255108002")?;
+    plugin.del(&web)?;
+    ensure!(rows(lab)?.is_empty(), "{:?}", rows(lab)?);
+    plugin.left_no_trace(&[&web])
 }
 
 /// Answers like Silk's daemon on a port of the loopback in `host`, until its namespace's last socket goes.
