@@ -183,23 +183,28 @@ impl Containers {
             // Another VTEP's.
             return Ok(());
         }
-        let Some(held) = self.held.get_mut(&address) else {
-            let reason = format!("the datastore has it as {}, and it has no link", stored.key);
-            return Err(ContainerRefusal { address, reason });
+        let refused = |reason| ContainerRefusal { address, reason };
+        let Some(held) = self.held.get(&address) else {
+            let key = stored.key.escape_debug();
+            return Err(refused(format!(
+                "the datastore has it as {key}, and it has no link"
+            )));
         };
-        let container = &mut held.container;
-        if container.id.is_some() {
+        if held.container.id.is_some() {
             return Ok(());
         }
         let attachment = stored.attachment.as_ref();
         // Silk keeps the last part of the namespace's path, and of `/proc/PID/ns/net` that names none.
         let base_name = (stored.key != "net").then_some(&stored.key);
         let netns = attachment.map(|attachment| &attachment.netns).or(base_name);
-        container.id = attachment
+        let mut named = held.clone();
+        named.container.id = attachment
             .map(|attachment| attachment.container_id.clone())
             .or_else(|| stored.handle.clone());
-        container.ifname = attachment.map(|attachment| attachment.ifname.clone());
-        container.netns = netns.cloned();
+        named.container.ifname = attachment.map(|attachment| attachment.ifname.clone());
+        named.container.netns = netns.cloned();
+        self.check(&named.container).map_err(refused)?;
+        self.held.insert(address, named);
         Ok(())
     }
 
@@ -498,6 +503,27 @@ mod tests {
                 "container 10.255.108.3 (b eth0) is forgotten: its link s-010255108003 is gone",
                 "container 10.255.108.6 (x eth0) is forgotten: its link s-010255108006 is gone",
                 "left out: container 10.255.108.9: the datastore has it as gone, and it has no link",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_datastore_names_nobody_with_what_a_terminal_would_obey() {
+        let mut registry = registry();
+        let stored = |last, key: &str| Stored {
+            key: key.to_owned(),
+            handle: Some("c1".to_owned()),
+            address: [10, 255, 108, last].into(),
+            attachment: None,
+        };
+        let stored = [stored(2, "a\x1b[2J"), stored(3, "b\x1b[2J")];
+        let told = registry.restore(vec![], &[link(2, 7)], &stored);
+        assert_eq!(all(&registry), [unknown(2)]);
+        assert_eq!(
+            told,
+            [
+                "left out: container 10.255.108.2: netns has control characters",
+                "left out: container 10.255.108.3: the datastore has it as b\\u{1b}[2J, and it has no link",
             ]
         );
     }
