@@ -358,14 +358,6 @@ impl<'de> Visitor<'de> for Collect<'_> {
     }
 }
 
-impl StoreError {
-    /// True if trying again may help.
-    #[must_use]
-    pub fn is_busy(&self) -> bool {
-        matches!(self, Self::Busy(_))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
