@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::attachment::Attachment;
 use super::config::Config;
 use super::daemon::{self, Wiring};
-use super::del::detach;
+use super::del::{detach, unwire};
 use super::environment::Environment;
 use super::error::CniError;
 use super::ipam::{self, Ipam};
@@ -51,11 +51,13 @@ fn attach(
     stdout: &mut dyn Write,
 ) -> Result<(), CniError> {
     let links = container::add(spec).map_err(|error| CniError::wiring(&error))?;
+    // A store that could not be written is as it was: looking into it again would only wait for its lock again.
+    record(config, who, netns, spec).map_err(|error| error.and_undone(unwire(&[spec.address])))?;
     let told = tell(config, who, netns, spec, &links, stdout);
     told.map_err(|error| error.and_undone(detach(config, who, &[spec.address])))
 }
 
-/// The store before the daemon, which reads it at a start; the runtime last, which takes it for done then.
+/// The daemon after the store, which it reads at a start; the runtime last, which takes it for done then.
 fn tell(
     config: &Config,
     who: &Attachment,
@@ -64,7 +66,6 @@ fn tell(
     links: &ContainerLinks,
     stdout: &mut dyn Write,
 ) -> Result<(), CniError> {
-    record(config, who, netns, spec)?;
     let more = spec.address_v6.map(IpAddr::from);
     daemon::register(config, who, netns, (spec.address, more))?;
     let result = AddResult {

@@ -40,11 +40,17 @@ pub(super) fn detach(
     who: &Attachment,
     addresses: &[Ipv4Addr],
 ) -> Result<(), CniError> {
+    unwire(addresses)?;
+    daemon::forget(config, who, addresses);
+    unrecord(config, who, addresses)
+}
+
+/// Takes containers from the kernel.
+pub(super) fn unwire(addresses: &[Ipv4Addr]) -> Result<(), CniError> {
     for &address in addresses {
         container::del(address).map_err(|error| CniError::step("tear down container", error))?;
     }
-    daemon::forget(config, who, addresses);
-    unrecord(config, who, addresses)
+    Ok(())
 }
 
 /// What is on disk for `who`: reserved, or in the store and not meanwhile reserved for another.

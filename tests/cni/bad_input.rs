@@ -24,6 +24,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case("a_full_disk", full_disk),
         case("a_read_only_disk", read_only_disk),
         case("a_datastore_cut_off", datastore_cut_off),
+        case("a_datastore_that_is_no_file", datastore_no_file),
         case("standard_output_closed", output_closed),
     ]
 }
@@ -363,6 +364,20 @@ fn datastore_cut_off(lab: &mut Lab) -> Result {
         );
     }
     Ok(())
+}
+
+/// Nothing was written, and so nothing is said to be left behind.
+fn datastore_no_file(lab: &mut Lab) -> Result {
+    let mut plugin = Plugin::new(lab, 0)?;
+    let host = lab.cells[0].host.clone();
+    let (web, before) = (Sandbox::new("web")?, Snapshot::of(&host)?);
+    let directory = plugin.directory().to_owned();
+    plugin.set("datastore", directory.to_str());
+    let answer = plugin.call("ADD", &web)?;
+    answer.refused(100, "EISDIR")?;
+    let left = answer.text("details").contains("left behind");
+    ensure!(!left, "{answer:?}");
+    plugin.left_nothing(&before, &[&web])
 }
 
 /// The runtime went away and will not know of the container.
