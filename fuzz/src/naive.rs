@@ -435,7 +435,7 @@ struct Said {
     body: Option<IpAddr>,
     mac: Option<MacAddr>,
     is_arp: bool,
-    /// Behind too many IPv6 extension headers.
+    /// Behind too many VLAN tags or IPv6 extension headers.
     is_hidden: bool,
 }
 
@@ -455,6 +455,7 @@ impl Said {
                 said.is_arp = true;
                 said.read_arp(packet);
             }
+            [0x81, 0x00] | [0x88, 0xa8] => said.is_hidden = packet.len() >= 4,
             // What the payload length leaves out is not there, and where it lies nobody reads on.
             [0x86, 0xdd] if packet[0] >> 4 == 6 => {
                 let end = 40 + usize::from(u16::from_be_bytes([packet[4], packet[5]]));

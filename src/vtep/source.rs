@@ -7,7 +7,8 @@
 //! | a peer, by FDB alone | a MAC whose FDB entry is that peer, and not one of our addresses |
 //!
 //! What an ARP or ND body says of its sender counts as what the headers say ([`Claim`]), and what stands behind VLAN tags as what stands
-//! behind none: a tag of VLAN 0 is no tag to the host that hears it. Frames that are neither IP nor ARP say nothing.
+//! behind none: a tag of VLAN 0 is no tag to the host that hears it. What stands behind more tags than are looked through is nobody's.
+//! Frames that are neither IP nor ARP say nothing.
 
 use std::net::IpAddr;
 
@@ -145,10 +146,11 @@ impl Speaker<'_> {
                 if !self.tables.local.routing && !self.has_mac(self.frame.source()) {
                     return Err(DropReason::SourceNotPeers);
                 }
-                self.claim(Claim::of_arp(self.frame))
+                self.claim(Claim::of_other(self.frame))
             }
-            // Too short for what they say they are: no host makes a packet of them.
-            Ok(Network::Other) | Err(_) => Ok(()),
+            Ok(Network::Other) => self.claim(Claim::of_other(self.frame)),
+            // Too short for what it says it is: no host makes a packet of it.
+            Err(_) => Ok(()),
         }
     }
 }
@@ -301,6 +303,43 @@ mod tests {
             let frame = udp_v6(FROM_PEER, source, OWN_V6);
             assert_eq!(of_peer(&tables, &frame), reason);
             assert_eq!(of_peer(&tables, &tagged(&frame)), reason);
+        }
+    }
+
+    #[test]
+    fn behind_more_tags_than_are_looked_through_nobody_speaks() {
+        let bridged = Local {
+            routing: false,
+            ..local()
+        };
+        let mut lax = local();
+        lax.strict_source = false;
+        let thrice = |frame: &[u8]| tagged(&tagged(&tagged(frame)));
+        let own = (OWN_MAC, PEER_MAC);
+        for (local, theirs, ours) in [
+            (
+                local(),
+                Some(DropReason::SourceNotPeers),
+                Some(DropReason::SourceNotLocal),
+            ),
+            (
+                bridged,
+                Some(DropReason::SourceNotPeers),
+                Some(DropReason::SourceNotLocal),
+            ),
+            (lax, None, None),
+        ] {
+            let tables = compile(local, &spec());
+            for frame in [
+                udp(FROM_PEER, (OWN_CONTAINER, OWN_CONTAINER), 0),
+                arp_reply(FROM_PEER, STRANGER, PEER_MAC),
+                udp_v6(FROM_PEER, STRANGER_V6, OWN_V6),
+            ] {
+                assert_eq!(of_peer(&tables, &thrice(&frame)), theirs);
+                assert_eq!(of_peer(&tables, &tagged(&thrice(&frame))), theirs);
+            }
+            let frame = udp(own, (STRANGER, PEER_CONTAINER), 0);
+            assert_eq!(of_host(&tables, &thrice(&frame)), ours);
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use super::ethernet::{EtherType, Frame};
+use super::ethernet::{EtherType, Frame, VLAN_TAG_LEN};
 use super::ip::{Ipv6, Network, Payload, protocol};
 use super::{MacAddr, arp, ndisc};
 
@@ -14,24 +14,36 @@ pub struct Claim {
     pub address: Option<IpAddr>,
     /// Its MAC.
     pub mac: Option<MacAddr>,
-    /// Behind more IPv6 extension headers than are looked through there may be anything.
+    /// Behind more VLAN tags or IPv6 extension headers than are looked through there may be anything.
     pub is_hidden: bool,
 }
 
 impl Claim {
-    /// What an ARP packet says, behind VLAN tags too.
+    const HIDDEN: Self = Self {
+        address: None,
+        mac: None,
+        is_hidden: true,
+    };
+
+    /// What a frame says that is not IP, as far as its VLAN tags are looked through: ARP says something, and so may whatever is behind
+    /// more tags, since a host takes off as many of VLAN 0 as there are (`__netif_receive_skb_core`).
     #[must_use]
-    pub fn of_arp(frame: Frame<'_>) -> Option<Self> {
-        let (ethertype, payload) = frame.untagged();
-        if ethertype != EtherType::ARP {
-            return None;
+    pub fn of_other(frame: Frame<'_>) -> Option<Self> {
+        match frame.untagged() {
+            (EtherType::ARP, payload) => {
+                let (mac, address) = arp::sender(payload)?;
+                Some(Self {
+                    address: specified(address.into()),
+                    mac: Some(mac),
+                    is_hidden: false,
+                })
+            }
+            // One that is cut off hides nothing: no host makes a packet of it.
+            (EtherType::VLAN | EtherType::PROVIDER_VLAN, rest) if rest.len() >= VLAN_TAG_LEN => {
+                Some(Self::HIDDEN)
+            }
+            _ => None,
         }
-        let (mac, address) = arp::sender(payload)?;
-        Some(Self {
-            address: specified(address.into()),
-            mac: Some(mac),
-            is_hidden: false,
-        })
     }
 
     /// What neighbour discovery says in an IPv6 packet.
@@ -56,10 +68,7 @@ impl Claim {
             }
             // Hosts take no neighbour discovery in fragments (RFC 6980).
             Payload::Of(..) | Payload::Fragment => None,
-            Payload::OutOfReach => Some(Self {
-                is_hidden: true,
-                ..Self::default()
-            }),
+            Payload::OutOfReach => Some(Self::HIDDEN),
         }
     }
 
@@ -70,7 +79,7 @@ impl Claim {
         match network {
             Network::V4(_) => None,
             Network::V6(ip) => Self::of_ipv6(ip),
-            Network::Other => Self::of_arp(frame),
+            Network::Other => Self::of_other(frame),
         }
     }
 }
@@ -176,7 +185,14 @@ mod tests {
 
     #[test]
     fn what_is_too_far_behind_is_hidden_and_not_nothing() {
-        assert!(claim(&ipv6(9, &message(136, 2))).is_some_and(|claim| claim.is_hidden));
+        assert_eq!(claim(&ipv6(9, &message(136, 2))), Some(Claim::HIDDEN));
+        let frame = ipv6(0, &message(136, 2));
+        for kind in [[0x81, 0], [0x88, 0xa8]] {
+            let third = [&frame[..12], &kind, &[0, 0], &frame[12..]].concat();
+            let third = tagged(&tagged(&third));
+            assert_eq!(claim(&third), Some(Claim::HIDDEN));
+            assert_eq!(claim(&third[..14 + 2 * 4 + 3]), None);
+        }
     }
 
     #[test]

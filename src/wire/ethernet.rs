@@ -20,6 +20,8 @@ pub const SOURCE: Range<usize> = 6..12;
 pub const ETHERTYPE: Range<usize> = 12..14;
 /// VLAN tags that [`Frame::untagged`] looks through: a customer's and a provider's.
 pub const MAX_VLAN_TAGS: usize = 2;
+/// Bytes of a VLAN tag behind its type.
+pub const VLAN_TAG_LEN: usize = 4;
 
 const _: () = assert!(ETHERTYPE.end == HEADER_LEN);
 

@@ -157,6 +157,11 @@ fn spoofs(a: &Site, b: &Site, c: &Site, v6: bool) -> Result<Vec<Spoof>> {
             tagged(&tagged(&udp(macs, a.container, a.container)?)),
             ours,
         ),
+        mine(
+            "the second behind three tags",
+            tagged(&tagged(&tagged(&udp(macs, b.container, a.container)?))),
+            theirs,
+        ),
         mine("the second's v6 subnet", udp_v6(macs, b6, a6)?, theirs),
         mine(
             "nobody's v6 address",
@@ -247,6 +252,11 @@ fn host_speaks_for_this_cell(lab: &mut Lab) -> Result {
         (
             "nobody's v6 address",
             udp_v6(routed, STRANGER_V6, b6)?,
+            not_local,
+        ),
+        (
+            "behind three tags",
+            tagged(&tagged(&tagged(&udp(bridged, STRANGER, b.container)?))),
             not_local,
         ),
         (

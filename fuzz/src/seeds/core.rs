@@ -151,6 +151,7 @@ pub(super) fn decap() -> Vec<Seed> {
         ),
         ("vlan", [0; 3], tagged(&answer(), &[0x8100])),
         ("qinq", [0, 0, 3], tagged(&answer(), &[0x88a8, 0x8100])),
+        ("three-tags", [0; 3], tagged(&answer(), &[0x88a8, 0x8100, 0x8100])),
         ("nested", [0; 3], nested()),
     ] {
         add(name, how, &under(HEADER, &frame));
@@ -238,6 +239,11 @@ pub(super) fn encap() -> Vec<Seed> {
             "qinq",
             0,
             tagged(&udp((OWN, PEER), (OWN_V4, PEER_V4), 0), &[0x88a8, 0x8100]),
+        ),
+        (
+            "three-tags",
+            0,
+            tagged(&udp((OWN, PEER), (OWN_V4, PEER_V4), 0), &[0x8100; 3]),
         ),
         ("first-fragment", 0, fragment(true)),
         ("later-fragment", 0, fragment(false)),
