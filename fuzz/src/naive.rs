@@ -435,7 +435,7 @@ struct Said {
     body: Option<IpAddr>,
     mac: Option<MacAddr>,
     is_arp: bool,
-    /// Behind too many VLAN tags or IPv6 extension headers.
+    /// Behind too many VLAN tags or IPv6 extension headers, or in a packet of a length that is left open.
     is_hidden: bool,
 }
 
@@ -456,6 +456,8 @@ impl Said {
                 said.read_arp(packet);
             }
             [0x81, 0x00] | [0x88, 0xa8] => said.is_hidden = packet.len() >= 4,
+            // Hop-by-hop options behind a length of 0: as long as the frame is.
+            [0x86, 0xdd] if packet[0] >> 4 == 6 && packet[4..7] == [0; 3] => said.is_hidden = true,
             // What the payload length leaves out is not there, and where it lies nobody reads on.
             [0x86, 0xdd] if packet[0] >> 4 == 6 => {
                 let end = 40 + usize::from(u16::from_be_bytes([packet[4], packet[5]]));

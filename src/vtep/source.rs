@@ -382,6 +382,22 @@ mod tests {
     }
 
     #[test]
+    fn an_advertisement_of_no_length_is_nobodys() {
+        let tables = wide(|_| ());
+        let open = |macs, source| {
+            let mut frame = advertisement(macs, source, STRANGER_V6);
+            // Hop-by-hop options, of padding, and a length as a jumbogram has it.
+            frame.splice(54..54, [58, 0, 1, 4, 0, 0, 0, 0]);
+            frame[18..21].fill(0);
+            frame
+        };
+        let theirs = of_peer(&tables, &open(FROM_PEER, PEER_V6));
+        assert_eq!(theirs, Some(DropReason::SourceNotPeers));
+        let ours = of_host(&tables, &open((OWN_MAC, PEER_MAC), OWN_V6));
+        assert_eq!(ours, Some(DropReason::SourceNotLocal));
+    }
+
+    #[test]
     fn by_fdb_alone_an_arp_packet_comes_from_its_senders_mac() {
         let plain = Local {
             routing: false,

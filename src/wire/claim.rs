@@ -14,7 +14,8 @@ pub struct Claim {
     pub address: Option<IpAddr>,
     /// Its MAC.
     pub mac: Option<MacAddr>,
-    /// Behind more VLAN tags or IPv6 extension headers than are looked through there may be anything.
+    /// There may be anything: behind more VLAN tags or IPv6 extension headers than are looked through, or in an IPv6 packet whose length
+    /// is left open.
     pub is_hidden: bool,
 }
 
@@ -192,6 +193,17 @@ mod tests {
             let third = tagged(&tagged(&third));
             assert_eq!(claim(&third), Some(Claim::HIDDEN));
             assert_eq!(claim(&third[..14 + 2 * 4 + 3]), None);
+        }
+    }
+
+    #[test]
+    fn a_length_that_is_left_open_hides_what_follows() {
+        for (extensions, expected) in [(0, None), (1, Some(Claim::HIDDEN))] {
+            let mut frame = ipv6(extensions, &message(136, 2));
+            frame[18..20].fill(0);
+            // Hop-by-hop options are written as destination options are.
+            frame[20] = if extensions > 0 { 0 } else { 58 };
+            assert_eq!(claim(&frame), expected);
         }
     }
 

@@ -205,6 +205,11 @@ fn spoofs(a: &Site, b: &Site, c: &Site, v6: bool) -> Result<Vec<Spoof>> {
             theirs,
         ),
         mine(
+            "an advertisement of the second in a packet of no length",
+            of_no_length(&advertisement(macs, c6, b6, a6)?),
+            theirs,
+        ),
+        mine(
             "an advertisement by the second",
             advertisement(macs, b6, c6, a6)?,
             theirs,
@@ -446,6 +451,14 @@ fn advertisement(
         .icmpv6_raw(136, 0, [0x20, 0, 0, 0])
         .write(&mut frame, &body)?;
     Ok(frame)
+}
+
+/// An IPv6 packet with hop-by-hop options and a length of 0, which a host takes to be as long as its frame.
+fn of_no_length(frame: &[u8]) -> Vec<u8> {
+    let options = [frame[20], 0, 1, 4, 0, 0, 0, 0];
+    let mut open = [&frame[..54], &options, &frame[54..]].concat();
+    open[18..21].fill(0);
+    open
 }
 
 /// Behind a tag of VLAN 0, which a host takes for none.

@@ -4,7 +4,7 @@ use super::super::world::{FDB_ONLY, LAX, MARKED, NO_FLOOD, NO_GBP, TOS};
 use super::Seed;
 use super::packets::{
     OWN, OWN_V4, OWN_V6, PEER, PEER_V4, PEER_V6, arp_request, ethernet, fragment, icmp,
-    solicitation, tagged, udp,
+    of_no_length, solicitation, tagged, udp,
 };
 
 /// VNI 1, group 7.
@@ -148,6 +148,11 @@ pub(super) fn decap() -> Vec<Seed> {
             "nd-for-us",
             [0; 3],
             solicitation(PEER, "fd00:0:0:2b::", "fd00:0:0:6c::", &[]),
+        ),
+        (
+            "nd-of-no-length",
+            [0; 3],
+            of_no_length(&solicitation(PEER, "fd00:0:0:2b::", "fd00:0:0:6c::", &[])),
         ),
         ("vlan", [0; 3], tagged(&answer(), &[0x8100])),
         ("qinq", [0, 0, 3], tagged(&answer(), &[0x88a8, 0x8100])),

@@ -86,6 +86,14 @@ pub(super) fn solicitation(sender: [u8; 6], from: &str, target: &str, options: &
     frame
 }
 
+/// An IPv6 packet with hop-by-hop options and a length of 0, as a jumbogram has it.
+pub(super) fn of_no_length(frame: &[u8]) -> Vec<u8> {
+    let options = [frame[20], 0, 1, 4, 0, 0, 0, 0];
+    let mut open = [&frame[..54], &options, &frame[54..]].concat();
+    open[18..21].fill(0);
+    open
+}
+
 /// A first fragment, or a later one.
 pub(super) fn fragment(first: bool) -> Vec<u8> {
     let mut frame = udp((OWN, OWN), (OWN_V4, PEER_V4), 0);

@@ -116,6 +116,10 @@ impl<'a> Ipv6<'a> {
         if self.version() != 6 {
             return None;
         }
+        // A jumbogram's, and Linux does not ask whether it is one: to it the packet is as long as the frame (`ip6_rcv_core`).
+        if self.payload_len() == 0 && self.next_header() == HOP_BY_HOP {
+            return Some(Payload::OutOfReach);
+        }
         let packet = self
             .bytes
             .get(..HEADER_LEN + usize::from(self.payload_len()))?;
@@ -181,7 +185,7 @@ pub(in crate::wire) enum Payload<'a> {
     Of(u8, &'a [u8], &'a [u8]),
     /// A part of a payload.
     Fragment,
-    /// More than [`MAX_EXTENSIONS`] headers, and then something.
+    /// More than [`MAX_EXTENSIONS`] headers, and then something; or whatever a length of 0 before hop-by-hop options leaves open.
     OutOfReach,
 }
 
