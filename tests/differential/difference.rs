@@ -23,7 +23,7 @@ pub(crate) struct Difference {
 }
 
 /// All of them. The first that applies counts.
-pub(crate) static DIFFERENCES: [Difference; 11] = [
+pub(crate) static DIFFERENCES: [Difference; 12] = [
     Difference {
         name: "unknown-sender",
         reason: "a datagram of nobody we know is dropped: the kernel takes it from anybody (strict_source = false elsewhere)",
@@ -34,6 +34,12 @@ pub(crate) static DIFFERENCES: [Difference; 11] = [
         name: "inner-source",
         reason: "a peer speaks for what lies behind it alone, here by its FDB entry: the kernel does not ask (strict_source = false elsewhere)",
         applies: |case| is_strict(case) && is_impostors(case),
+        ours: nothing,
+    },
+    Difference {
+        name: "in-our-name",
+        reason: "a peer says nothing in our name, in ARP and ND bodies neither: the kernel looks at the frame's MAC alone (strict_source = false elsewhere)",
+        applies: |case| is_strict(case) && is_in_our_name(inner(case)),
         ours: nothing,
     },
     Difference {
@@ -134,22 +140,75 @@ fn outer_source(case: &Case) -> Option<u8> {
     }
 }
 
-/// An IP packet from a MAC that is not at the sender by the FDB.
+/// A packet of IP or ARP from a MAC that is not at the sender by the FDB, or one of whatever kind behind three tags.
 fn is_impostors(case: &Case) -> bool {
     let inner = inner(case);
-    let is_ip = inner.len() >= 14 && [IPV4, IPV6].contains(&ethertype(inner));
+    let speaks = match without_tags(inner) {
+        Some((IPV4, packet)) => packet.len() >= 20,
+        Some((IPV6, packet)) => packet.len() >= 40,
+        Some((ARP, _)) => true,
+        Some((kind, rest)) if is_vlan(kind) && rest.len() >= 4 => return true,
+        Some(_) | None => false,
+    };
     let home = match inner.get(6..12) {
         Some(mac) if *mac == PEER_MAC => Some(2),
         Some(mac) if *mac == OTHER_PEER_MAC => Some(3),
         _ => None,
     };
-    is_ip && home != outer_source(case)
+    speaks && home != outer_source(case)
 }
 
-/// The inner frame of a packet over IPv4 without options.
+/// From our address, or at our MAC, by the body of ARP or of a solicitation.
+fn is_in_our_name(frame: &[u8]) -> bool {
+    match without_tags(frame) {
+        Some((IPV4, packet)) => packet.get(12..16) == Some(&OWN_ADDRESS),
+        Some((ARP, packet)) => {
+            let is_ethernets = packet.starts_with(&[0, 1]) || packet.starts_with(&[0, 6]);
+            let is_whole = is_ethernets && packet.len() >= 28 && packet[2..6] == [8, 0, 6, 4];
+            is_whole && (packet[8..14] == OWN_MAC || packet[14..18] == OWN_ADDRESS)
+        }
+        Some((IPV6, packet)) => {
+            let [_, _, _, _, high, low, next, ..] = packet else {
+                return false;
+            };
+            let len = usize::from(u16::from_be_bytes([*high, *low]));
+            let message = packet.get(40..40 + len).unwrap_or_default();
+            let is_solicitation =
+                packet[0] >> 4 == 6 && *next == 58 && message.first() == Some(&135);
+            is_solicitation && message.get(24..32) == Some(&[&[1, 1], &OWN_MAC[..]].concat())
+        }
+        Some(_) | None => false,
+    }
+}
+
+/// The type behind two VLAN tags at the most, and what follows.
+fn without_tags(frame: &[u8]) -> Option<(u16, &[u8])> {
+    let mut kind = u16::from_be_bytes(*frame.get(12..)?.first_chunk()?);
+    let mut rest = &frame[14..];
+    for _ in 0..2 {
+        if let (true, Some(([_, _, high, low], behind))) = (is_vlan(kind), rest.split_first_chunk())
+        {
+            kind = u16::from_be_bytes([*high, *low]);
+            rest = behind;
+        }
+    }
+    Some((kind, rest))
+}
+
+fn is_vlan(ethertype: u16) -> bool {
+    [0x8100, 0x88a8].contains(&ethertype)
+}
+
+/// The inner frame of a packet over IPv4 without options, as much of it as the UDP length has.
 fn inner(case: &Case) -> &[u8] {
-    const BEFORE: usize = 14 + 20 + 8 + 8;
-    frame(case).get(BEFORE..).unwrap_or_default()
+    const UDP: usize = 14 + 20;
+    let packet = frame(case);
+    let Some(&[high, low]) = packet.get(UDP + 4..UDP + 6) else {
+        return &[];
+    };
+    let end = UDP + usize::from(u16::from_be_bytes([high, low]));
+    let inner = packet.get(UDP + 8 + 8..end.min(packet.len()));
+    inner.unwrap_or_default()
 }
 
 fn is_for_own_address(frame: &[u8]) -> bool {

@@ -374,7 +374,16 @@ fn senders(rows: &mut Vec<Row>) {
     for (name, inner) in [
         ("v4", Inner::udp4()),
         ("v6", Inner::udp6()),
-        ("arp", Inner::arp(HERE)),
+        ("arp", Inner::peers_arp(HERE)),
+        ("arp_in_our_name", Inner::arp(HERE)),
+        ("vlan", Inner::udp4().vlan(0)),
+        ("qinq", Inner::udp6().vlan(5).provider_vlan(7)),
+        ("three_tags", Inner::udp4().vlan(0).vlan(0).vlan(0)),
+        ("solicitation", Inner::solicitation(HERE_V6, false)),
+        (
+            "solicitation_in_our_name",
+            Inner::solicitation(HERE_V6, true),
+        ),
         ("experimental", Inner::raw(EXPERIMENTAL, &[7; 46])),
     ] {
         add(&format!("a_peer_{name}"), plain("strict", inner.clone()));

@@ -156,7 +156,11 @@ pub(super) fn decap() -> Vec<Seed> {
         ),
         ("vlan", [0; 3], tagged(&answer(), &[0x8100])),
         ("qinq", [0, 0, 3], tagged(&answer(), &[0x88a8, 0x8100])),
-        ("three-tags", [0; 3], tagged(&answer(), &[0x88a8, 0x8100, 0x8100])),
+        (
+            "three-tags",
+            [0; 3],
+            tagged(&answer(), &[0x88a8, 0x8100, 0x8100]),
+        ),
         ("nested", [0; 3], nested()),
     ] {
         add(name, how, &under(HEADER, &frame));
