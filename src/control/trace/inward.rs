@@ -163,6 +163,7 @@ fn policy(view: &View<'_>, datagram: &[u8]) -> (String, Vec<Line>) {
         None => "not judged: it carries nothing".to_owned(),
         Some(Decision::Applied) => "let in by its A bit (honour_applied)".to_owned(),
         Some(Decision::Router) => "let in as the ingress router's (router_mark)".to_owned(),
+        Some(Decision::Unreadable) => "refused: its headers cannot be read".to_owned(),
         Some(Decision::Default(Action::Accept)) => "no rule matches: let in by default".to_owned(),
         Some(Decision::Default(Action::Deny)) => {
             format!("no rule matches: refused by default, {refused}")

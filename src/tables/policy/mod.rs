@@ -62,6 +62,8 @@ pub enum Decision<'p> {
     Router,
     /// It has the A bit, which is honoured: accepted.
     Applied,
+    /// Rules cannot tell what it asks for, as they can of whatever a host would take: refused, whatever the default.
+    Unreadable,
     /// No rule matches: the default.
     Default(Action),
 }
@@ -74,6 +76,7 @@ impl Decision<'_> {
         match self {
             Self::Rule(rule) => rule.action,
             Self::Router | Self::Applied => Action::Accept,
+            Self::Unreadable => Action::Deny,
             Self::Default(action) => *action,
         }
     }

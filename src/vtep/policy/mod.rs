@@ -12,7 +12,7 @@
 //! | first fragment | as if it were whole; the transport header must be in it |
 //! | later fragment | by its first one: let in if that was, within the time that reassembly takes |
 //! | other protocol | no rule knows it; its flow by addresses and protocol |
-//! | a header that lies or is cut off, more than two VLAN tags | nothing is known: the default |
+//! | a header that lies or is cut off, more than two VLAN tags or eight extension headers | refused: a denial would not see what a host may find behind |
 //! | ARP; neighbour solicitation and advertisement (RFC 4861) | not judged: they ask where somebody is and carry nothing |
 
 use std::net::IpAddr;
@@ -313,7 +313,11 @@ pub fn decide<'p>(
 ) -> Option<Decision<'p>> {
     match reading {
         Reading::Exempt => None,
-        Reading::Opaque => Some(Decision::Default(policy.regime().default)),
+        Reading::Opaque => Some(Decision::Unreadable),
+        // The tiny fragment of RFC 1858 section 3 is one: the rest of its header is in the next.
+        Reading::Packet(subject) if subject.content == Content::Unknown => {
+            Some(Decision::Unreadable)
+        }
         Reading::Packet(subject) => Some(match subject.destination {
             IpAddr::V4(destination) => policy.decide(mark, destination, subject.service()),
             IpAddr::V6(destination) => policy.decide(mark, destination, subject.service()),

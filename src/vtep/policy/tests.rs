@@ -307,6 +307,39 @@ fn headers_that_are_cut_off_or_lie_are_part_of_nothing() {
     assert_eq!(reading(&udp[..14 + 12]), Reading::Opaque);
 }
 
+/// A denial in a policy that lets in by default must not be got round by what hides the port.
+#[test]
+fn what_cannot_be_read_is_refused_whatever_the_default() {
+    let regime = Regime {
+        default: Action::Accept,
+        ..Regime::default()
+    };
+    let policy = Policy::compile(&PolicySpec {
+        regime,
+        rules: vec![],
+    });
+    let decided = |frame: &[u8]| decide(&policy, &reading(frame), Some(Mark(7)));
+    let tcp = WAYS[1].tcp(SYN);
+    assert_eq!(decided(&tcp), Some(Decision::Default(Action::Accept)));
+    // RFC 1858 section 3: ports and no flags.
+    let mut tiny = fragment(0, true, 7, &tcp[14 + 20..][..8]);
+    tiny[14 + 9] = protocol::TCP;
+    let mut tagged = tcp.clone();
+    for _ in 0..3 {
+        tagged.splice(12..12, [0x81, 0, 0, 0]);
+    }
+    let mut behind_nine = WAYS[3].tcp(SYN);
+    let mut next = std::mem::replace(&mut behind_nine[14 + 6], protocol::DESTINATION_OPTIONS);
+    for _ in 0..9 {
+        behind_nine.splice(14 + 40..14 + 40, [next, 0, 1, 4, 0, 0, 0, 0]);
+        next = protocol::DESTINATION_OPTIONS;
+    }
+    behind_nine[14 + 5] += 9 * 8;
+    for frame in [&tiny, &tagged, &behind_nine, &tcp[..14 + 12].to_vec()] {
+        assert_eq!(decided(frame), Some(Decision::Unreadable), "{frame:02x?}");
+    }
+}
+
 #[test]
 fn vlan_tags_hide_nothing() {
     let tag = [0x81, 0, 0, 0];
