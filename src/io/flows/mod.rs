@@ -7,7 +7,8 @@
 //! is forgotten when nothing was sent or answered for as long as its kind allows ([`FlowLimits`]); nobody looks for such entries, they
 //! go when they are met. Where a shard is full, the oldest idle entry goes, of the kind and the container chosen thus:
 //!
-//! * An entry that nobody answered, or that is closed, before any established one: a flood of beginnings costs no established flow.
+//! * An entry that nobody answered, or that is closed, before any established one, unless those are less than an eighth of all: a flood
+//!   of beginnings costs no established flow beyond seven eighths, and no host of established ones keeps others from beginning.
 //! * Among those, one of the container that has the most: what a container's flood pushes out is its own.
 //!
 //! Containers are told apart by the last byte of their address: all of a /24 or less, and in a larger subnet those that share it share

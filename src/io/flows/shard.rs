@@ -8,6 +8,9 @@ use crate::wire::ip::protocol;
 const REAPED_AT_ONCE: usize = 8;
 /// As long as Linux waits for the rest of a fragmented packet (`ip_frag_time`).
 const FRAGMENTS_S: u32 = 30;
+/// Of so many entries one is for flows that are not established: else who fills the table with flows that a friend answers leaves one
+/// entry for all beginnings, and nobody's lasts until its answer.
+const ESTABLISHED_PER_OTHER: usize = 8;
 /// Nobody: positions in the slab are counted from 1, so that untouched memory says so.
 const NONE: u32 = 0;
 /// As many as a byte tells apart.
@@ -254,9 +257,11 @@ impl Shard {
         }
     }
 
-    /// Forgets the oldest of the owner that has the most of those that may go; where there are none, of the established ones.
+    /// Forgets the oldest of the owner that has the most of those that may go; where they have less than their share, of the
+    /// established ones.
     fn evict(&mut self) {
-        let list = usize::from(self.established == self.in_use);
+        let others = self.in_use - self.established;
+        let list = usize::from(others * ESTABLISHED_PER_OTHER < self.in_use);
         let most = self.owners.iter().max_by_key(|lists| lists[list].len);
         let oldest = most.map_or(NONE, |lists| lists[list].oldest);
         if oldest != NONE {

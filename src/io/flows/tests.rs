@@ -210,6 +210,28 @@ fn a_flood_pushes_out_its_own() {
 }
 
 #[test]
+fn who_fills_the_table_with_established_flows_keeps_nobody_from_beginning() {
+    let table = table();
+    for number in 0..200 {
+        establish(&table, &flow(UDP, 3, number), at(0));
+    }
+    // As many at once as the share that is kept, each answered after all have begun.
+    for number in 0..8 {
+        table.note(&flow(TCP, 2, number), Step::Begin, at(1));
+    }
+    for number in 0..8 {
+        assert!(table.admits(&flow(TCP, 2, number), Step::Answer, at(1)));
+    }
+    // Whoever goes on filling it loses its own.
+    for number in 200..10_000 {
+        establish(&table, &flow(UDP, 3, number), at(2));
+    }
+    for number in 0..8 {
+        assert!(table.admits(&flow(TCP, 2, number), Step::Go, at(3)));
+    }
+}
+
+#[test]
 fn a_large_table_is_shared_by_shards_and_bounded_as_a_whole() {
     let limits = FlowLimits {
         size: 8192,
@@ -330,9 +352,9 @@ proptest! {
                 let _ = table.admits(&key, step, at(now));
             }
             let after = table.counts_now();
-            // An established one goes only where nothing else could.
+            // An established one goes only where the others have less than their share.
             if after.evicted_established > before.evicted_established {
-                prop_assert_eq!(before.established, 64);
+                prop_assert!(before.established > 56);
             }
             prop_assert!(after.entries <= 64);
         }
