@@ -386,6 +386,14 @@ impl Entry {
 
 #[cfg(test)]
 impl Shard {
+    /// Bytes that it may come to use.
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.entries.capacity() * size_of::<Entry>()
+            + size_of_val(&*self.chains)
+            + size_of_val(&*self.owners)
+    }
+
     /// Its counts, after every link was followed.
     ///
     /// # Panics

@@ -232,6 +232,52 @@ fn who_fills_the_table_with_established_flows_keeps_nobody_from_beginning() {
 }
 
 #[test]
+fn a_million_sources_neither_grow_the_table_nor_stop_what_is_established() {
+    const SOURCES: u32 = 1_000_000;
+    let table = FlowTable::new(FlowLimits::default());
+    let bytes = || -> usize {
+        let shards = table.shards().iter();
+        shards.map(|shard| shard.lock().bytes()).sum()
+    };
+    let set_aside = bytes();
+    for number in 0..10_000 {
+        establish(&table, &flow(TCP, number as u8, number), at(0));
+    }
+    let from = |source: u32| FlowKey {
+        remote: Ipv4Addr::from(0x0a00_0000 | source)
+            .to_ipv6_mapped()
+            .to_bits(),
+        ..flow(TCP, 2, 80 << 16 | source & 0xffff)
+    };
+    // They come in, no rule lets them in or one does, and the container answers or resets: none of it is a flow that began here.
+    for source in 0..SOURCES {
+        let step = [Step::Answer, Step::Abort][source as usize % 2];
+        table.note(&from(source), step, at(1));
+    }
+    assert_eq!(table.counts(at(1)).entries, 10_000);
+    // And of our own more than there is room for, from every container.
+    for source in 0..300_000 {
+        let key = FlowKey {
+            remote: from(source).remote,
+            ..flow(TCP, source as u8, source)
+        };
+        table.note(&key, Step::Begin, at(2 + source / 30_000));
+    }
+    let counts = table.counts(at(12));
+    assert_eq!((counts.entries, counts.size), (131_072, 131_072));
+    assert_eq!(
+        (counts.established, counts.evicted_established),
+        (10_000, 0)
+    );
+    for number in 0..10_000 {
+        assert!(table.admits(&flow(TCP, number as u8, number), Step::Go, at(13)));
+    }
+    // What the README says it takes.
+    assert_eq!(bytes(), set_aside);
+    assert!(set_aside <= 10_000_000, "{set_aside}");
+}
+
+#[test]
 fn a_large_table_is_shared_by_shards_and_bounded_as_a_whole() {
     let limits = FlowLimits {
         size: 8192,
