@@ -113,6 +113,22 @@ impl Host {
         }
     }
 
+    /// The payload of a datagram that the daemon sends to another host's port, if this packet is one whole; of several that a network
+    /// card is to cut apart, from the first on. Its checksum may be the card's to write, so it is not looked at.
+    #[must_use]
+    pub fn sent<'a>(&self, captured: Captured<'a>) -> Option<&'a [u8]> {
+        let packet = captured.link.packet(captured.bytes).ok()?;
+        let header = ip::parse(packet, captured.snapped).ok()?;
+        let is_ours = header.source == self.rules.local && !self.rules.takes(header.destination);
+        match header.content {
+            Content::Whole {
+                protocol: protocol::UDP,
+                payload,
+            } if is_ours => udp::sent(&self.rules, payload),
+            Content::Whole { .. } | Content::Fragment(_) => None,
+        }
+    }
+
     /// What became of fragments since this was asked last, each told once, in no order.
     pub fn settled(&mut self) -> impl Iterator<Item = Settled> + '_ {
         self.settled.drain(..)

@@ -57,6 +57,13 @@ pub(super) fn receive<'a>(
     })
 }
 
+/// The payload of a segment that goes to the daemon's port elsewhere.
+pub(super) fn sent<'a>(rules: &Rules, segment: &'a [u8]) -> Option<&'a [u8]> {
+    let (header, payload) = segment.split_first_chunk::<HEADER_LEN>()?;
+    let destination = u16::from_be_bytes([header[2], header[3]]);
+    (destination == rules.port).then_some(payload)
+}
+
 fn check_checksum(
     rules: &Rules,
     (source, destination): Ends,

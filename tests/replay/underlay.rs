@@ -524,6 +524,32 @@ fn a_peer_that_asks_for_our_own_address_is_answered_through_the_underlay() {
 }
 
 #[test]
+fn where_a_policy_is_enforced_the_replies_of_flows_in_the_capture_are_let_in() {
+    let enforced = format!("{A}[policy]\nenforce = true\n");
+    let bench = Bench::new(&enforced, "");
+    // From the port that `honest` is for to the one that it is from.
+    let mut question = inner((A_MAC, B_MAC), (A_CONTAINER, B_CONTAINER), 0, 53);
+    question[UDP + 2..UDP + 4].copy_from_slice(&40_000_u16.to_be_bytes());
+    let sent = |ends, header| outer_between(ends, &vxlan(header, &question));
+    let of_vni_2 = sent((A_HOST, B_HOST), [0x88, 0, 0, 3, 0, 0, 2, 0]);
+    let of_another = sent((B_VTEP, B_HOST), HEADER);
+    let mut question = sent((A_HOST, B_HOST), HEADER);
+    // As captured where the network card writes it.
+    question[UDP + 6] ^= 0xff;
+    let packets = [honest(), of_vni_2, of_another, honest(), question, honest()];
+    let seen = bench.verdicts("--from-underlay", &pcap(&packets));
+    let said: Vec<_> = (seen.iter())
+        .map(|line| line["reason"].as_str().unwrap_or("delivered"))
+        .collect();
+    let passing = "host-not-for-us";
+    let denied = "policy-denied";
+    assert_eq!(
+        said,
+        [denied, passing, passing, denied, passing, "delivered"]
+    );
+}
+
+#[test]
 fn options_of_the_configuration_decide() {
     let verdict = |cell: &str, more: &str, packet: Vec<u8>| {
         let seen = Bench::new(cell, more).verdicts("--from-underlay", &pcap(&[packet]));

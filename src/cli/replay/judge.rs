@@ -7,6 +7,7 @@ use crate::DropReason;
 use crate::control::config::VtepConfig;
 use crate::host::{Datagram, Outgoing, Unsendable};
 use crate::io::DEFAULT_SOURCE_PORTS;
+use crate::io::flows::{FlowTable, Moment};
 use crate::io::source_ports::{pick, spread};
 use crate::tables::{Destination, Tables};
 use crate::vtep::{self, Egress, Encap, Ingress, Received};
@@ -26,6 +27,7 @@ pub(super) trait Sink {
 /// One daemon's part: its tables, and how it sends.
 pub(super) struct Judge<'t> {
     tables: &'t Tables,
+    flows: FlowTable,
     local: IpAddr,
     checksum: bool,
     source_ports: Vec<u16>,
@@ -36,9 +38,10 @@ pub(super) struct Judge<'t> {
 }
 
 impl<'t> Judge<'t> {
-    pub(super) fn new(vtep: &VtepConfig, tables: &'t Tables) -> Self {
+    pub(super) fn new(vtep: &VtepConfig, tables: &'t Tables, flows: FlowTable) -> Self {
         Self {
             tables,
+            flows,
             local: vtep.local,
             checksum: vtep.udp_checksum,
             source_ports: source_ports(vtep),
@@ -97,20 +100,47 @@ impl<'t> Judge<'t> {
         }
     }
 
+    /// A datagram that the daemon sent: where a policy is enforced its flow may be answered.
+    pub(super) fn sent(&self, datagram: &[u8], now: Moment) {
+        let parts = datagram.split_first_chunk();
+        if let Some((header, frame)) = parts
+            && self.tables.policy.is_some()
+            && Header::parse_vni(header) == Ok(self.tables.local.vni)
+        {
+            self.flows.note_frame(frame, now);
+        }
+    }
+
+    /// What no rule lets in is delivered if it is part of a flow that the capture shows to begin here, as in the lanes.
+    fn admitted(&self, verdict: Ingress<'t>, now: Moment) -> Ingress<'t> {
+        match verdict {
+            Ingress::Unsolicited { deliver, subject }
+                if self.flows.admits_packet(subject.as_ref(), now) =>
+            {
+                Ingress::Deliver(deliver)
+            }
+            verdict => verdict,
+        }
+    }
+
     /// A datagram that the host received.
     pub(super) fn datagram<S: Sink>(
         &mut self,
         n: u64,
-        datagram: &Datagram<'_>,
+        (datagram, now): (&Datagram<'_>, Moment),
         sink: &mut S,
     ) -> Result<Line<'t>, S::Error> {
         let received = Received {
             source: datagram.source.ip().to_canonical(),
             tos: datagram.tos,
         };
-        let line = match vtep::ingress(self.tables, datagram.payload, received) {
+        let judged = vtep::ingress(self.tables, datagram.payload, received);
+        let line = match self.admitted(judged, now) {
             Ingress::Deliver(deliver) => {
                 let inner = &datagram.payload[vxlan::HEADER_LEN..];
+                if self.tables.policy.is_some() {
+                    self.flows.note_let_in(inner, now);
+                }
                 self.frame.clear();
                 self.frame.extend_from_slice(inner);
                 if let Some(ecn) = deliver.ecn {
@@ -119,7 +149,6 @@ impl<'t> Judge<'t> {
                 sink.put(&self.frame)?;
                 Line::new(n, Verdict::Deliver).mark(deliver.mark)
             }
-            // Packets of one direction are no flows: replay lets in what the rules let in.
             Ingress::Unsolicited { .. } => Line::drop(n, Reason::Daemon(DropReason::PolicyDenied)),
             Ingress::Reply { reply, peer: _ } => self.reply(n, reply.frame(), sink)?,
             Ingress::Drop { reason, peer: _ } => Line::drop(n, Reason::Daemon(reason)),

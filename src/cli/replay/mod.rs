@@ -36,6 +36,7 @@ use crate::control::{Config, Directory};
 use crate::daemon::read_config;
 use crate::error::SetupError;
 use crate::host::{Addresses, Captured, Host, HostDrop, Link, Outcome, Rules};
+use crate::io::flows::{FlowTable, Moment};
 use crate::tables::{CounterRegistry, Tables};
 
 /// Judges every packet of the capture.
@@ -66,7 +67,7 @@ pub fn run(args: &ReplayArgs, global: &Global, out: &mut impl Write) -> Result<(
     }
     let out = BufWriter::with_capacity(OUT_BYTES, out);
     let mut replay = Replay {
-        judge: Judge::new(&config.vtep, &tables),
+        judge: Judge::new(&config.vtep, &tables, FlowTable::new(config.policy.flows)),
         report: Report::new(out, global.json, output.is_some()),
         written: Written {
             output,
@@ -216,9 +217,14 @@ impl<W: Write> Replay<'_, W> {
                 self.report.put(line)?;
             }
             Side::Underlay(host) => {
+                let now = Moment::of(packet.time);
+                if let Some(datagram) = host.sent(packet.captured()) {
+                    self.judge.sent(datagram, now);
+                }
                 match host.receive(packet.captured()) {
                     Outcome::Datagram(datagram) => {
-                        let line = self.judge.datagram(n, &datagram, &mut self.written)?;
+                        let judged = (&datagram, now);
+                        let line = self.judge.datagram(n, judged, &mut self.written)?;
                         self.report.put(line)?;
                     }
                     Outcome::Kept => self.report.wait(),

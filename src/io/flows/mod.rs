@@ -19,12 +19,14 @@ mod shard;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::OnceLock;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 
-use crate::vtep::{FlowKey, Step};
+use crate::vtep::policy::{self, Reading};
+use crate::vtep::{FlowKey, Step, Subject};
+use crate::wire::ethernet::Frame;
 pub use limits::FlowLimits;
 use shard::Shard;
 
@@ -36,6 +38,12 @@ const SHARDS: usize = 64;
 pub struct Moment(u32);
 
 impl Moment {
+    /// By a clock that counts from elsewhere, such as a capture's. Of one table all moments are by one clock.
+    #[must_use]
+    pub fn of(time: Duration) -> Self {
+        Self(u32::try_from(time.as_secs()).unwrap_or(u32::MAX))
+    }
+
     /// So many.
     #[must_use]
     pub const fn seconds(self) -> u32 {
@@ -116,8 +124,31 @@ impl FlowTable {
     /// The moment that a clock's reading is.
     #[must_use]
     pub fn moment(&self, now: Instant) -> Moment {
-        let seconds = now.saturating_duration_since(self.made).as_secs();
-        Moment(u32::try_from(seconds).unwrap_or(u32::MAX))
+        Moment::of(now.saturating_duration_since(self.made))
+    }
+
+    /// This frame was sent.
+    pub fn note_frame(&self, frame: &[u8], now: Moment) {
+        let subject = Frame::new_checked(frame).map(Reading::of);
+        if let Some(Reading::Packet(subject)) = subject
+            && let Some((key, step)) = subject.outgoing()
+        {
+            self.note(&key, step, now);
+        }
+    }
+
+    /// This frame was let in: if it is a packet's first fragment, the others are to follow it.
+    pub fn note_let_in(&self, frame: &[u8], now: Moment) {
+        if let Some(key) = Frame::new_checked(frame).and_then(policy::first_fragment) {
+            self.note_fragments(&key, now);
+        }
+    }
+
+    /// Whether a packet that no rule lets in is part of a flow that began here; one that cannot be read is of none.
+    #[must_use]
+    pub fn admits_packet(&self, subject: Option<&Subject>, now: Moment) -> bool {
+        let claimed = subject.and_then(Subject::incoming);
+        claimed.is_some_and(|(key, step)| self.admits(&key, step, now))
     }
 
     /// A packet of this flow was sent.

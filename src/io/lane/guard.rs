@@ -8,9 +8,7 @@ use crate::DropReason;
 use crate::io::Guard;
 use crate::io::flows::Moment;
 use crate::tables::{Policy, Tables};
-use crate::vtep::policy::{self, Reading};
 use crate::vtep::{Deliver, Egress, Subject};
-use crate::wire::ethernet::Frame;
 use crate::wire::ip::protocol;
 use crate::wire::{GroupId, Mark};
 
@@ -43,27 +41,17 @@ impl<'a> Guarded<'a> {
             Egress::Encap(_) | Egress::Fragment { .. } => {}
             Egress::Reply(_) | Egress::TooBig(_) | Egress::Drop(_) => return,
         }
-        let subject = Frame::new_checked(frame).map(Reading::of);
-        if let Some(Reading::Packet(subject)) = subject
-            && let Some((key, step)) = subject.outgoing()
-        {
-            self.guard.flows.note(&key, step, self.moment);
-        }
+        self.guard.flows.note_frame(frame, self.moment);
     }
 
     /// Whether a packet that the rules refuse is part of a flow that began here.
     pub(super) fn admits(&self, subject: Option<&Subject>) -> bool {
-        let Some((key, step)) = subject.and_then(Subject::incoming) else {
-            return false;
-        };
-        self.guard.flows.admits(&key, step, self.moment)
+        self.guard.flows.admits_packet(subject, self.moment)
     }
 
     /// A frame goes to the host: if it is a packet's first fragment, the others are to follow it.
     pub(super) fn note_fragments(&self, frame: &[u8]) {
-        if let Some(key) = Frame::new_checked(frame).and_then(policy::first_fragment) {
-            self.guard.flows.note_fragments(&key, self.moment);
-        }
+        self.guard.flows.note_let_in(frame, self.moment);
     }
 
     /// Counts what was refused and tells the log. Returns who may be told too, and the time.
