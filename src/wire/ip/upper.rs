@@ -1,11 +1,15 @@
 //! What an IP packet carries, for who decides by it: the protocol, the transport header, and which piece of a fragmented packet it is.
 //! Where [`Transport`](super::Transport) knows whole packets only, this knows fragments and what ICMP errors quote too.
 
-use super::protocol::{DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, ROUTING};
+use super::protocol::{DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, ROUTING, TCP};
 use super::{IPV6_HEADER_LEN, Ipv4, Ipv6, MAX_EXTENSIONS, Network};
 
 /// Bytes of an IPv6 fragment header (RFC 8200 section 4.5).
 const FRAGMENT_HEADER_LEN: usize = 8;
+
+/// Where a fragment begins that has TCP's flags and not its ports. No stack cuts there: it would write over what the first fragment was
+/// let in for (RFC 3128), where a host takes fragments that overlap. Linux does not.
+const FLAGS_UNIT: u16 = 8;
 
 /// What follows the IP header and its extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +46,8 @@ impl Piece {
 
 impl<'a> Network<'a> {
     /// What the packet carries. `None` if it is not IP or its header lies: a version other than its type's, lengths that do not fit,
-    /// extension headers that cannot be walked (hop-by-hop, routing, destination options and fragment are, eight at the most).
+    /// extension headers that cannot be walked (hop-by-hop, routing, destination options and fragment are, eight at the most), or it is
+    /// an IPv4 fragment made to overlap TCP's flags.
     #[must_use]
     #[inline]
     pub fn upper(self) -> Option<Upper<'a>> {
@@ -69,7 +74,8 @@ impl<'a> Network<'a> {
 
 #[inline]
 fn of_v4<'a>(ip: Ipv4<'a>, packet: &'a [u8]) -> Option<Upper<'a>> {
-    if ip.version() != 4 {
+    let is_over_flags = ip.protocol() == TCP && ip.fragment_offset() == FLAGS_UNIT;
+    if ip.version() != 4 || is_over_flags {
         return None;
     }
     Some(Upper {
@@ -164,6 +170,19 @@ mod tests {
             (0x0001, Piece::Later(0x1234)),
         ] {
             assert_eq!(upper(&v4(word, &[0; 8])), Some((17, piece, 8)), "{word:x}");
+        }
+    }
+
+    #[test]
+    fn a_fragment_over_tcps_flags_is_none() {
+        for (word, expected) in [
+            (0x0001, None),
+            (0x2001, None),
+            (0x0002, Some((6, Piece::Later(0x1234), 8))),
+        ] {
+            let mut packet = v4(word, &[0; 8]);
+            packet[9] = 6;
+            assert_eq!(upper(&packet), expected, "{word:x}");
         }
     }
 
