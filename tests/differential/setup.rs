@@ -99,7 +99,7 @@ pub(crate) static SETUPS: [Setup; 26] = [
     GBP,
     Setup {
         generated: [1, 2],
-        ..like_gbp("plain", "", "gbp = false")
+        ..like_gbp("plain", "", "gbp = false\nmarks = \"off\"")
     },
     // The kernel's one-packet-one-mark is ours by the sender's address.
     Setup {
