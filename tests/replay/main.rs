@@ -7,3 +7,4 @@ mod overlay;
 mod packets;
 mod round_trip;
 mod underlay;
+mod unprivileged;
