@@ -12,6 +12,9 @@
 //!
 //! They need root, iproute2 and /dev/net/tun. Where those are missing they are reported as ignored, with the reason;
 //! `SILK_VTEP_REQUIRE_NETNS=1` makes that a failure.
+//!
+//! `silk-vtep replay` judges the same lines, which needs nothing ([`differential::replay`]): its verdicts stand in `verdicts.txt`, and so
+//! do those of our daemon.
 
 #[allow(dead_code, unused_imports, reason = "each binary of tests uses a part")]
 mod support;
@@ -28,7 +31,9 @@ mod differential {
     pub(crate) mod host;
     pub(crate) mod options;
     pub(crate) mod packet_socket;
+    pub(crate) mod pcap;
     pub(crate) mod receive;
+    pub(crate) mod replay;
     pub(crate) mod row;
     pub(crate) mod run;
     pub(crate) mod setup;
@@ -39,6 +44,8 @@ mod differential {
     pub(crate) mod tally;
     pub(crate) mod third_party;
     pub(crate) mod transmit;
+    pub(crate) mod unplayable;
+    pub(crate) mod verdict;
     pub(crate) mod view;
 }
 

@@ -4,6 +4,7 @@ use super::case::Case;
 use super::difference::{self, Difference};
 use super::setup::Setup;
 use super::side::{Kind, Observation, Side};
+use super::verdict::Drops;
 use super::view::{View, hex};
 use crate::support::Result;
 
@@ -24,6 +25,8 @@ pub(crate) struct Agreed {
     pub(crate) kernel: View,
     /// Ours.
     pub(crate) silk: View,
+    /// The same as it was seen, with what came on the device.
+    pub(crate) ours: Observation,
 }
 
 impl Ground {
@@ -49,6 +52,11 @@ impl Ground {
     pub(crate) fn ours(&mut self, case: &Case) -> Result<Observation> {
         self.silk.stimulate(case)?;
         self.silk.observe(case)
+    }
+
+    /// What our daemon has dropped so far.
+    pub(crate) fn drops(&self) -> Result<Drops> {
+        self.silk.drops()
     }
 
     fn judge(
@@ -81,14 +89,15 @@ impl Ground {
             &expected_view.packets,
             &ours.packets,
         ));
-        let [expected, silk] = [&expected, &silk].map(|seen| overlay(case, seen));
-        wrong.extend(first_difference("overlay", &expected, &silk));
+        let [expected, delivered] = [&expected, &silk].map(|seen| overlay(case, seen));
+        wrong.extend(first_difference("overlay", &expected, &delivered));
         if wrong.is_empty() {
             return Ok(Agreed {
                 dropped: theirs.packets.is_empty() && expected.is_empty(),
                 difference,
                 kernel: theirs,
                 silk: ours,
+                ours: silk,
             });
         }
         Err(self.report(case, difference, &wrong))

@@ -8,11 +8,11 @@ use super::setup::Setup;
 use crate::support::{Namespace, Result, Wait, mac_text, wait_until};
 
 /// Our host's addresses on the underlay, by their last byte.
-const OWN: [u8; 2] = [1, 9];
+pub(crate) const OWN: [u8; 2] = [1, 9];
 /// Other hosts of the underlay.
 const OTHERS: std::ops::RangeInclusive<u8> = 2..=5;
 /// MTU of the underlay: the tunnel leaves 1430 over IPv6.
-const UNDERLAY_MTU: u32 = 1500;
+pub(crate) const UNDERLAY_MTU: u32 = 1500;
 
 /// The address of host `n`, of the underlay's family.
 pub(crate) fn underlay_address(setup: &Setup, n: u8) -> IpAddr {

@@ -15,7 +15,7 @@ use super::row::Row;
 use super::setup::SETUPS;
 use super::shared::Shared;
 use super::tally::Tally;
-use super::{receive, third_party, transmit};
+use super::{receive, replay, third_party, transmit};
 use crate::support::Kind::{Kernel, Silk};
 use crate::support::{Obstacles, Plan, Result, ensure};
 
@@ -74,6 +74,10 @@ impl Run {
         trials.extend(self.third_parties());
         trials.push(Trial::test("every_line_survives_its_word", || {
             Ok(words_are_read_back().map_err(|error| error.to_string())?)
+        }));
+        trials.push(Trial::test("replay::verdicts_are_the_expected", || {
+            let verdicts = replay::verdicts_are_the_expected(rows().collect());
+            Ok(verdicts.map_err(|error| error.to_string())?)
         }));
         Ok(trials)
     }

@@ -13,9 +13,10 @@ use super::datagram::{Datagram, VNI};
 use super::frames::{ARP, EXPERIMENTAL, IPV4, IPV6, Inner};
 use super::packet_socket::{ALL_PROTOCOLS, Frame, Listener, Sender};
 use super::setup::Setup;
+use super::verdict::Drops;
 use super::view::is_tunnels;
 use super::{device, host};
-use crate::support::{Daemon, Namespace, Result, VTEP_NAME, ensure};
+use crate::support::{Daemon, Namespace, Result, Stats, VTEP_NAME, ensure};
 
 /// Who handles a side's packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,6 +137,14 @@ impl Side {
             .ctl("stats")
             .unwrap_or_else(|error| error.to_string());
         format!("{stats}\n{}", daemon.stderr())
+    }
+
+    /// What the daemon has dropped so far; nothing where there is none.
+    pub(crate) fn drops(&self) -> Result<Drops> {
+        match &self.daemon {
+            Some(daemon) => Stats::read(daemon)?.drops_by_reason(),
+            None => Ok(Drops::new()),
+        }
     }
 
     fn drain(&mut self) -> Result {

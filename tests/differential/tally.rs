@@ -16,6 +16,8 @@ pub(crate) struct Tally {
     dropped: AtomicUsize,
     ignored: AtomicUsize,
     unexplained: AtomicUsize,
+    /// Lines of which our daemon made what replay makes of them.
+    verdicts: AtomicUsize,
     /// Cases that showed each intended difference.
     intended: Mutex<BTreeMap<&'static str, usize>>,
 }
@@ -45,6 +47,11 @@ impl Tally {
         self.unexplained.fetch_add(1, Relaxed);
     }
 
+    /// A line of which our daemon made what [`verdict`](super::verdict) says, or that it says nothing of.
+    pub(crate) fn count_verdict(&self, is_expected: bool) {
+        self.verdicts.fetch_add(usize::from(is_expected), Relaxed);
+    }
+
     /// A trial that could not run.
     pub(crate) fn count_ignored(&self) {
         self.ignored.fetch_add(1, Relaxed);
@@ -62,18 +69,19 @@ impl Tally {
 
     /// One line, and one more for each intended difference.
     pub(crate) fn summary(&self, seed: u64) -> String {
-        let [cases, generated, dropped, ignored, unexplained] = [
+        let [cases, generated, dropped, ignored, unexplained, verdicts] = [
             &self.cases,
             &self.generated,
             &self.dropped,
             &self.ignored,
             &self.unexplained,
+            &self.verdicts,
         ]
         .map(|counter| counter.load(Relaxed));
         let intended = DIFFERENCES.len();
         let mut text = format!(
             "differential: {cases} cases, {generated} generated (seed {seed}), {intended} intended differences, {unexplained} unexplained \
-             ({dropped} cases dropped by both, {ignored} trials ignored)"
+             ({dropped} cases dropped by both, {verdicts} as replay says, {ignored} trials ignored)"
         );
         let shown = self.intended.lock().unwrap_or_else(PoisonError::into_inner);
         for Difference { name, reason, .. } in &DIFFERENCES {

@@ -1,6 +1,5 @@
 //! Others than the kernel agree: tshark and scapy read what our daemon sends, and it understands what scapy writes.
 
-use std::fs;
 use std::path::Path;
 use std::process::Command;
 
@@ -10,6 +9,7 @@ use tempfile::TempDir;
 use super::case::{Case, Direction, Stimulus};
 use super::frames::*;
 use super::ground::Ground;
+use super::pcap::write_pcap;
 use super::view::{hex, unhex};
 use crate::support::{Result, ensure};
 
@@ -236,21 +236,4 @@ fn run(command: &mut Command) -> Result<String> {
         output.status
     );
     Ok(String::from_utf8(output.stdout)?)
-}
-
-/// The classic format (draft-ietf-opsawg-pcap), of Ethernet frames.
-fn write_pcap(path: &Path, packets: &[Vec<u8>]) -> Result {
-    const ETHERNET: u32 = 1;
-    let mut file = Vec::new();
-    for word in [0xa1b2_c3d4, 0x0004_0002, 0, 0, 0x4_0000, ETHERNET] {
-        file.extend(u32::to_ne_bytes(word));
-    }
-    for (index, packet) in packets.iter().enumerate() {
-        let len = u32::try_from(packet.len())?;
-        for word in [u32::try_from(index)?, 0, len, len] {
-            file.extend(word.to_ne_bytes());
-        }
-        file.extend(packet);
-    }
-    Ok(fs::write(path, file)?)
 }

@@ -1,5 +1,7 @@
 //! What the daemon counts.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::{Daemon, Result};
@@ -17,6 +19,12 @@ impl Stats {
     /// All drops, whatever their reason.
     pub(crate) fn drops(&self) -> Result<u64> {
         sum(&self.0["total"]["drops"])
+    }
+
+    /// Drops, by reason.
+    pub(crate) fn drops_by_reason(&self) -> Result<BTreeMap<String, u64>> {
+        let drops = self.0["total"]["drops"].clone();
+        Ok(serde_json::from_value(drops)?)
     }
 
     /// Drops of one reason.
