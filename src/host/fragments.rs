@@ -1,12 +1,13 @@
 //! Reassembly, as `ip_frag_queue`, `ip6_frag_queue` and `inet_frag_queue_insert` do it. Time is counted in packets.
 
+mod queue;
+
 use std::collections::{HashMap, VecDeque};
-use std::ops::Range;
 
 use super::HostDrop;
 use super::ip::Fragment;
 use super::udp::Ends;
-use crate::wire::Ecn;
+use queue::{Queue, Refusal};
 
 /// Incomplete packets kept at once.
 pub const MAX_QUEUES: usize = 1024;
@@ -15,9 +16,6 @@ pub const MAX_BYTES: usize = 4 << 20;
 /// Packets after which an incomplete one is given up. Linux gives up after 30 s (60 s for IPv6), but there is no clock here: about as
 /// long on a quiet underlay, and on a busy one still far longer than the pieces of one packet are apart.
 pub const MAX_AGE_PACKETS: u64 = 16_384;
-
-/// The largest IP packet with its headers; for IPv6 without the fixed one.
-const MAX_PACKET_BYTES: usize = 65_535;
 
 /// What became of a fragment that was kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,50 +46,12 @@ pub(super) struct Fragments {
     whole: Queue,
 }
 
-/// One incomplete packet.
-#[derive(Debug, Default)]
-struct Queue {
-    born: u64,
-    /// The fragments that are in it.
-    packets: Vec<u64>,
-    /// The payload so far, holes included.
-    bytes: Vec<u8>,
-    /// Stretches of it that came in order, sorted. As in Linux only the last one grows: bytes that cover two are an overlap.
-    runs: Vec<Range<usize>>,
-    /// Bytes there are.
-    filled: usize,
-    /// Where the packet ends, as far as is known.
-    len: usize,
-    /// The fragment without MF is there.
-    last_in: bool,
-    /// Set by the first fragment.
-    first: Option<First>,
-    /// A bit for each value of the ECN field that a fragment had.
-    ecn_seen: u8,
-}
-
-/// What the first fragment decides.
-#[derive(Clone, Copy, Debug)]
-struct First {
-    protocol: u8,
-    tos: u8,
-    header_len: usize,
-}
-
 /// A packet of which every byte is there.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Whole<'a> {
     pub(super) protocol: u8,
     pub(super) tos: u8,
     pub(super) payload: &'a [u8],
-}
-
-/// How a fragment was refused.
-enum Refusal {
-    /// It alone is dropped.
-    Alone(HostDrop),
-    /// Its whole packet is.
-    Packet(HostDrop),
 }
 
 impl Fragments {
@@ -140,10 +100,10 @@ impl Fragments {
             }
             self.births.push_back((packet, key));
         }
-        let queue = self.queues.entry(key).or_insert_with(|| Queue {
-            born: packet,
-            ..Queue::default()
-        });
+        let queue = self
+            .queues
+            .entry(key)
+            .or_insert_with(|| Queue::born_at(packet));
         let before = queue.bytes.len();
         let inserted = queue.insert(packet, tos, fragment, ends.0.is_ipv4());
         self.bytes += queue.bytes.len() - before;
@@ -198,126 +158,10 @@ impl Fragments {
     }
 }
 
-impl Queue {
-    fn insert(
-        &mut self,
-        packet: u64,
-        tos: u8,
-        fragment: &Fragment<'_>,
-        is_v4: bool,
-    ) -> Result<(), Refusal> {
-        let start = fragment.offset;
-        let len = whole_units(fragment, is_v4)?;
-        let end = start + len;
-        self.check_end(end, fragment.more)?;
-        if len == 0 {
-            return Err(Refusal::Packet(HostDrop::FragmentMalformed));
-        }
-        self.add_run(start..end)?;
-        if self.bytes.len() < end {
-            self.bytes.resize(end, 0);
-        }
-        self.bytes[start..end].copy_from_slice(&fragment.bytes[..len]);
-        self.filled += len;
-        self.packets.push(packet);
-        self.ecn_seen |= 1 << (Ecn::from_tos(tos) as u8);
-        if start == 0 {
-            self.first = Some(First {
-                protocol: fragment.protocol,
-                tos,
-                header_len: fragment.header_len,
-            });
-        }
-        Ok(())
-    }
-
-    /// Holds the fragment's end against the packet's, and learns from it.
-    fn check_end(&mut self, end: usize, more: bool) -> Result<(), Refusal> {
-        let malformed = Err(Refusal::Packet(HostDrop::FragmentMalformed));
-        if !more {
-            if end < self.len || self.last_in && end != self.len {
-                return malformed;
-            }
-            self.last_in = true;
-            self.len = end;
-        } else if end > self.len {
-            if self.last_in {
-                return malformed;
-            }
-            self.len = end;
-        }
-        Ok(())
-    }
-
-    fn add_run(&mut self, run: Range<usize>) -> Result<(), Refusal> {
-        let at = self.runs.partition_point(|other| other.end <= run.start);
-        match self.runs.get(at) {
-            Some(other) if other.start <= run.start && run.end <= other.end => {
-                return Err(Refusal::Alone(HostDrop::FragmentDuplicate));
-            }
-            Some(other) if other.start < run.end => {
-                return Err(Refusal::Packet(HostDrop::FragmentOverlap));
-            }
-            Some(_) => self.runs.insert(at, run),
-            None => match self.runs.last_mut() {
-                Some(last) if last.end == run.start => last.end = run.end,
-                _ => self.runs.push(run),
-            },
-        }
-        Ok(())
-    }
-
-    fn is_complete(&self) -> bool {
-        self.first.is_some() && self.last_in && self.filled == self.len
-    }
-
-    /// What the first fragment decided, and the TOS of the whole packet.
-    fn tos(&self) -> Result<(First, u8), HostDrop> {
-        let first = self.first.ok_or(HostDrop::FragmentIncomplete)?;
-        if first.header_len + self.len > MAX_PACKET_BYTES {
-            return Err(HostDrop::FragmentMalformed);
-        }
-        let ecn = joined_ecn(self.ecn_seen).ok_or(HostDrop::FragmentEcn)?;
-        Ok((first, first.tos | ecn))
-    }
-
-    fn settle(&self, fate: Result<(), HostDrop>, settled: &mut Vec<Settled>) {
-        let packets = self.packets.iter();
-        settled.extend(packets.map(|&packet| Settled { packet, fate }));
-    }
-}
-
-/// The fragment's bytes that count. Every piece but the last must be a multiple of eight bytes: IPv4 cuts off what is over, IPv6
-/// refuses it, and what would end past the largest packet.
-fn whole_units(fragment: &Fragment<'_>, is_v4: bool) -> Result<usize, Refusal> {
-    let len = fragment.bytes.len();
-    let ragged = fragment.more && !len.is_multiple_of(8);
-    if is_v4 {
-        return Ok(if ragged { len & !7 } else { len });
-    }
-    if ragged || fragment.offset + len > MAX_PACKET_BYTES {
-        return Err(Refusal::Alone(HostDrop::FragmentMalformed));
-    }
-    Ok(len)
-}
-
-/// The ECN bits to add to the first fragment's (`ip_frag_ecn_table`): CE if any had it, and nothing if some say that they are not
-/// ECN-capable and others that they are.
-fn joined_ecn(seen: u8) -> Option<u8> {
-    const NOT_ECT: u8 = 1 << Ecn::NotEct as u8;
-    const CE: u8 = 1 << Ecn::Ce as u8;
-    if seen & NOT_ECT != 0 && seen != NOT_ECT {
-        None
-    } else if seen & CE != 0 {
-        Some(Ecn::Ce as u8)
-    } else {
-        Some(0)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+    use std::ops::Range;
 
     use proptest::collection::vec;
     use proptest::prelude::*;
