@@ -22,6 +22,7 @@
 //! Called by the lanes in `io`, by examples and by tests.
 
 mod egress;
+mod encap;
 mod fate;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -31,7 +32,8 @@ pub mod policy;
 mod reply;
 mod source;
 
-pub use egress::{Egress, Encap, TooBig, egress, egress_super_frame};
+pub use egress::{Egress, egress, egress_super_frame};
+pub use encap::{Encap, TooBig};
 pub use fate::Fate;
 pub use ingress::{Deliver, Ingress, Received, ingress};
 pub use outer::Outer;
