@@ -13,6 +13,7 @@ pub mod container;
 pub mod container_store;
 pub mod containers;
 pub mod directory;
+mod effect;
 pub mod entry;
 pub(crate) mod file_lock;
 #[cfg(test)]

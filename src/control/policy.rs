@@ -1,11 +1,10 @@
-//! Group policy as `policy show`, `policy denied`, `stats` and `link show` tell it, and what is told to who gives rules without effect.
+//! Group policy as `policy show`, `policy denied`, `stats` and `link show` tell it.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::config::VtepConfig;
 use super::directory::Held;
 use super::{Entry, Origin};
 use crate::io::flows::{FlowCounts, Moment};
@@ -166,43 +165,5 @@ pub(super) fn told(regime: Option<&Regime>) -> String {
         told.push_str(" honour_applied");
     }
     told.push_str(if regime.reject { " reject" } else { " drop" });
-    told
-}
-
-/// Told to who gives these entries, if rules are among them that do nothing here: a line for each cause.
-pub(super) fn idle_rules<'a>(
-    entries: impl Iterator<Item = &'a Entry>,
-    regime: Option<&Regime>,
-    vtep: &VtepConfig,
-) -> Vec<String> {
-    let destinations: Vec<IpNet> = entries
-        .filter_map(|entry| match entry {
-            Entry::Policy { dst, .. } => Some(*dst),
-            _ => None,
-        })
-        .collect();
-    if destinations.is_empty() {
-        return Vec::new();
-    }
-    let mut told = Vec::new();
-    if regime.is_none() {
-        told.push(
-            "the rules are without effect: policy is not enforced; set enforce = true in [policy] and reload to use them"
-                .to_owned(),
-        );
-    }
-    let is_elsewhere = |dst: &&IpNet| {
-        let own = vtep.subnets.iter().copied();
-        let mut own = own.chain(vtep.addresses.iter().copied().map(IpNet::from));
-        !own.any(|own| own.contains(*dst) || dst.contains(&own))
-    };
-    let elsewhere = destinations.iter().filter(is_elsewhere).count();
-    if elsewhere > 0 {
-        let subnets: Vec<_> = vtep.subnets.iter().map(IpNet::to_string).collect();
-        told.push(format!(
-            "{elsewhere} of the rules given are for no address of this cell, whose containers are in {}: they are kept, and nothing comes here that matches",
-            subnets.join(" and ")
-        ));
-    }
     told
 }

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use super::capture::CaptureStarted;
 use super::config::{self, VtepConfig};
+use super::effect::Use;
 use super::policy::{self, DeniedReport, PolicyRow};
 use super::protocol::{Applied, Failure, Reloaded, Reply, Request, Show};
 use super::rows::{FdbRow, GroupRow, LinkRow, NeighRow, PeerRow, RouteRow};
@@ -80,18 +81,15 @@ impl Control {
             format!("live entry left out, kept on disk until it is deleted: {refusal}")
         });
         let collisions = collisions.iter().map(left_out_of_config);
-        let has_groups = directory.iter().any(|held| is_group(&held.entry));
-        let unused = has_groups.then(|| unused_groups(options.marks, config.vtep.gbp));
-        let unused = unused.flatten();
         let (containers, forgotten) = options.containers.restore(&config.vtep);
         let warnings = damage.into_iter().chain(stale).chain(collisions);
-        let rules = directory.iter().map(|held| &held.entry);
-        let idle = policy::idle_rules(rules, directory.regime(), &config.vtep);
-        let warnings = warnings
-            .chain(unused)
-            .chain(forgotten)
-            .chain(idle)
-            .collect();
+        let use_of = Use {
+            vtep: &config.vtep,
+            marks: options.marks,
+            regime: directory.regime(),
+        };
+        let idle = use_of.without_effect(directory.iter().map(|held| &held.entry));
+        let warnings = warnings.chain(forgotten).chain(idle).collect();
 
         let mut registry = CounterRegistry::new(options.counters.lanes());
         let local = Local {
@@ -215,15 +213,10 @@ impl Control {
             Change::Add(entry) | Change::Replace(entry) => Some(entry),
             Change::Del(_) | Change::DelExact(_) => None,
         });
-        let gives_groups = given.clone().any(is_group);
-        let unused = gives_groups.then(|| unused_groups(self.options.marks, self.vtep.gbp));
-        let idle = policy::idle_rules(given, master.directory.regime(), &self.vtep);
+        let idle = self.use_of(&master).without_effect(given);
         Ok(Applied {
             changes: changes.len(),
-            warnings: (saved.err().into_iter())
-                .chain(unused.flatten())
-                .chain(idle)
-                .collect(),
+            warnings: saved.err().into_iter().chain(idle).collect(),
         })
     }
 
@@ -253,16 +246,13 @@ impl Control {
 
         let (differs, collisions) = master.directory.reload(&config);
         self.publish(&mut master, differs);
+        let given: Vec<Entry> = config.entries().collect();
+        let idle = self.use_of(&master).without_effect(given.iter());
         drop(master);
         let changed = config.vtep != self.vtep;
         let restart = changed.then(|| "[vtep] changed: restart to use it".to_owned());
         let resized = config.policy.flows != *self.options.guard.flows.limits();
         let resized = resized.then(|| "[policy.flows] changed: restart to use it".to_owned());
-        let rules: Vec<Entry> = config.entries().collect();
-        let regime = config.policy.enforced();
-        let idle = policy::idle_rules(rules.iter(), regime.as_ref(), &self.vtep);
-        let has_groups = !config.groups.is_empty();
-        let unused = has_groups.then(|| unused_groups(self.options.marks, self.vtep.gbp));
         Ok(Reloaded {
             peers: config.peers.len(),
             groups: config.groups.len(),
@@ -271,7 +261,6 @@ impl Control {
                 .into_iter()
                 .chain(resized)
                 .chain(collisions.iter().map(left_out_of_config))
-                .chain(unused.flatten())
                 .chain(idle)
                 .collect(),
         })
@@ -369,6 +358,15 @@ impl Control {
         master.registry.retain(&next.peers);
     }
 
+    /// What entries are looked at for.
+    fn use_of<'a>(&'a self, master: &'a Master) -> Use<'a> {
+        Use {
+            vtep: &self.vtep,
+            marks: self.options.marks,
+            regime: master.directory.regime(),
+        }
+    }
+
     fn save(&self, directory: &Directory) -> Result<(), String> {
         let Some(state) = &self.options.state else {
             return Ok(());
@@ -388,27 +386,6 @@ fn misfits_told(path: &Path, misfits: &[super::Refusal]) -> String {
     misfits
         .iter()
         .fold(told, |told, misfit| format!("{told}\n{misfit}"))
-}
-
-fn is_group(entry: &Entry) -> bool {
-    matches!(entry, Entry::Group { .. })
-}
-
-/// Told to who gives groups that nobody looks up.
-fn unused_groups(marks: MarkSource, gbp: bool) -> Option<String> {
-    let table = "set marks = \"table\" and restart to use it";
-    let (instead, mend) = match marks {
-        MarkSource::Table => return None,
-        MarkSource::Packet => ("packets bring their own marks (marks = \"bpf\")", table),
-        MarkSource::Off if gbp => ("no groups are sent (marks = \"off\")", table),
-        MarkSource::Off => (
-            "no groups are sent (gbp = false)",
-            "set gbp = true and marks = \"table\" and restart to use it",
-        ),
-    };
-    Some(format!(
-        "the group table is without effect: {instead}; {mend}"
-    ))
 }
 
 fn left_out_of_config(refusal: &super::Refusal) -> String {
