@@ -132,16 +132,17 @@ impl Ingress {
     ) {
         let arrivals = &self.arrivals;
         let at = frame_of(index, &segment);
-        let key = merge_key(received, &arrivals.slot(index)[segment.clone()]);
+        let datagram = &arrivals.slot(index)[segment.clone()];
+        let key = merge_key(received, datagram);
         let frame = &arrivals.slot(index)[at.range()];
         let out = &mut |merged: &Merged<'_>| writer.write(arrivals, merged);
         if !self.coalescer.extend(&key, at, frame, out) {
             return self.judge(index, segment, None, received, writer, back);
         }
-        let (scope, bytes) = (writer.scope(), &arrivals.slot(index)[segment]);
-        let message = &arrivals.messages()[index];
-        scope.capture(bytes, || {
-            arrived(message, bytes, scope, Fate::Deliver, None)
+        let scope = writer.scope();
+        scope.capture(datagram, || {
+            let message = &arrivals.messages()[index];
+            arrived(message, datagram, scope, Fate::Deliver, None)
         });
     }
 
