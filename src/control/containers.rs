@@ -280,21 +280,11 @@ fn left_out(refusal: &ContainerRefusal) -> String {
 mod tests {
     use super::*;
     use crate::control::container_store::Attachment;
-    use crate::control::fixtures::{CONFIG, config, ip};
+    use crate::control::fixtures::{CONFIG, config, container, ip};
     use crate::netlink::Traffic;
 
     fn registry() -> Containers {
         Containers::new(&config(CONFIG).vtep)
-    }
-
-    fn container(id: &str, last: u8) -> LocalContainer {
-        LocalContainer {
-            id: Some(id.to_owned()),
-            ifname: Some("eth0".to_owned()),
-            address: [10, 255, 108, last].into(),
-            netns: Some(format!("/var/run/netns/{id}")),
-            host_link: format!("s-010255108{last:03}"),
-        }
     }
 
     fn link(last: u8, index: u32) -> HostLink {

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{
-    Config, ContainerOptions, Control, Entry, HostLinkSource, LinkFacts, MarksFact, Options,
-    PeerSpec, Sending, StateFile,
+    Config, ContainerOptions, Control, Entry, HostLinkSource, LinkFacts, LocalContainer, MarksFact,
+    Options, PeerSpec, Sending, StateFile,
 };
 use crate::counters::Counters;
 use crate::io::MarkTags;
@@ -159,5 +159,16 @@ pub(crate) fn group(address: &str, id: u16) -> Entry {
     Entry::Group {
         address: ip(address),
         id: GroupId(id),
+    }
+}
+
+/// A container of this cell, wired by a runtime; the last byte of its address.
+pub(crate) fn container(id: &str, last: u8) -> LocalContainer {
+    LocalContainer {
+        id: Some(id.to_owned()),
+        ifname: Some("eth0".to_owned()),
+        address: [10, 255, 108, last].into(),
+        netns: Some(format!("/var/run/netns/{id}")),
+        host_link: format!("s-010255108{last:03}"),
     }
 }

@@ -60,6 +60,19 @@ pub(crate) fn tables() -> Tables {
     compile(local(), &spec())
 }
 
+/// Without routing, the peer known by its FDB entry alone.
+pub(crate) fn bridging() -> Tables {
+    let plain = Local {
+        routing: false,
+        ..local()
+    };
+    let fdb_only = TableSpec {
+        fdb: spec().fdb,
+        ..TableSpec::default()
+    };
+    compile(plain, &fdb_only)
+}
+
 /// A UDP packet in an Ethernet frame, ECN bits in `tos`.
 pub(crate) fn udp(macs: (MacAddr, MacAddr), addresses: (Ipv4Addr, Ipv4Addr), tos: u8) -> Vec<u8> {
     let mut header = etherparse::Ipv4Header::new(

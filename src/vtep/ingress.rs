@@ -310,15 +310,7 @@ mod tests {
 
     #[test]
     fn without_routing_the_fdb_places_the_inner_source() {
-        let plain = Local {
-            routing: false,
-            ..local()
-        };
-        let fdb_only = TableSpec {
-            fdb: spec().fdb,
-            ..TableSpec::default()
-        };
-        let tables = compile(plain, &fdb_only);
+        let tables = bridging();
         deliver(&tables, &from_peer(HEADER, 0), received(0));
         let other_mac = MacAddr::new([2, 0, 0, 0, 0, 9]);
         let frame = udp((other_mac, OWN_MAC), (PEER_CONTAINER, OWN_CONTAINER), 0);

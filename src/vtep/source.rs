@@ -167,7 +167,7 @@ mod tests {
     use etherparse::PacketBuilder;
 
     use super::*;
-    use crate::tables::{Neighbor, Route, TableSpec};
+    use crate::tables::{Neighbor, Route};
     use crate::vtep::fixture::*;
     use crate::vtep::{Egress, Ingress, Received, egress, ingress};
     use crate::wire::Mark;
@@ -399,15 +399,7 @@ mod tests {
 
     #[test]
     fn by_fdb_alone_an_arp_packet_comes_from_its_senders_mac() {
-        let plain = Local {
-            routing: false,
-            ..local()
-        };
-        let fdb_only = TableSpec {
-            fdb: spec().fdb,
-            ..TableSpec::default()
-        };
-        let tables = compile(plain, &fdb_only);
+        let tables = bridging();
         let other = MacAddr::new([2, 0, 0, 0, 0, 9]);
         let bridged = Ipv4Addr::new(10, 255, 108, 77);
         for (mac, address, reason) in [

@@ -165,20 +165,10 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::control::fixtures;
+    use crate::control::fixtures::{self, container};
     use crate::control::{Change, Origin};
     use crate::tables::Tables;
     use crate::wire::GroupId;
-
-    fn container(id: &str, last: u8) -> LocalContainer {
-        LocalContainer {
-            id: Some(id.to_owned()),
-            ifname: Some("eth0".to_owned()),
-            address: [10, 255, 108, last].into(),
-            netns: Some(format!("/var/run/netns/{id}")),
-            host_link: format!("s-010255108{last:03}"),
-        }
-    }
 
     fn start(directory: &Path) -> Arc<Control> {
         let (control, warnings) = fixtures::control(directory);
