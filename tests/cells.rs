@@ -36,11 +36,9 @@ mod cells {
 
 use std::process::ExitCode;
 
-use libtest_mimic::Arguments;
-use support::{Case, Obstacles};
+use support::Case;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::from_args();
     let cases = [
         cells::exchange::cases(),
         cells::wire::cases(),
@@ -68,11 +66,5 @@ fn main() -> ExitCode {
         cells::trace::cases(),
         cells::capture::cases(),
     ];
-    let obstacles = Obstacles::probe();
-    let trials = cases
-        .into_iter()
-        .flatten()
-        .map(|case| case.trial(&obstacles))
-        .collect();
-    libtest_mimic::run(&arguments, trials).exit_code()
+    support::run_cases(cases.into_iter().flatten())
 }

@@ -23,11 +23,7 @@ mod cni {
 
 use std::process::ExitCode;
 
-use libtest_mimic::Arguments;
-use support::Obstacles;
-
 fn main() -> ExitCode {
-    let arguments = Arguments::from_args();
     let cases = [
         cni::lifecycle::cases(),
         cni::result::cases(),
@@ -40,11 +36,5 @@ fn main() -> ExitCode {
         cni::chain::cases(),
         cni::podman::cases(),
     ];
-    let obstacles = Obstacles::probe();
-    let trials = cases
-        .into_iter()
-        .flatten()
-        .map(|case| case.trial(&obstacles))
-        .collect();
-    libtest_mimic::run(&arguments, trials).exit_code()
+    support::run_cases(cases.into_iter().flatten())
 }

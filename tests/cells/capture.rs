@@ -333,15 +333,7 @@ fn bad_usage(lab: &mut Lab) -> Result {
             "write capture /nowhere/live.pcapng: ENOENT",
         ),
     ] {
-        let said = daemon.ctl(&format!("capture {words}"));
-        let said = said
-            .err()
-            .ok_or_else(|| format!("{words}: taken"))?
-            .to_string();
-        ensure!(
-            said.contains(expected) && said.contains(&format!("exit status: {status}")),
-            "{words}: {said}"
-        );
+        daemon.refuses(&format!("capture {words}"), status, expected)?;
     }
     Ok(())
 }

@@ -208,15 +208,7 @@ fn bad_usage(lab: &mut Lab) -> Result {
             "--from UNDERLAY",
         ),
     ] {
-        let said = daemon.ctl(&format!("trace {words}"));
-        let said = said
-            .err()
-            .ok_or_else(|| format!("{words}: taken"))?
-            .to_string();
-        ensure!(
-            said.contains(expected) && said.contains(&format!("exit status: {status}")),
-            "{words}: {said}"
-        );
+        daemon.refuses(&format!("trace {words}"), status, expected)?;
     }
     Ok(())
 }

@@ -39,8 +39,7 @@ fn last_octet(result: &Value) -> Result<u8> {
 
 fn follow_each_other(lab: &mut Lab) -> Result {
     let mut plugin = Plugin::with_collection(lab, 0)?;
-    let both = plugin.path.clone();
-    let ours = both.split(':').next().unwrap_or_default().to_owned();
+    let (both, ours) = plugin.paths();
     let mut sandboxes = Vec::new();
     for (id, path, expected) in [
         ("a", &both, 2),
@@ -68,8 +67,7 @@ fn follow_each_other(lab: &mut Lab) -> Result {
 /// The same containers come and go in two directories, one with host-local, one without.
 fn files_are_the_same(lab: &mut Lab) -> Result {
     let mut plugin = Plugin::with_collection(lab, 0)?;
-    let both = plugin.path.clone();
-    let ours = both.split(':').next().unwrap_or_default().to_owned();
+    let (both, ours) = plugin.paths();
     let sandboxes = ["a", "b", "c"].map(Sandbox::new);
     let mut seen = Vec::new();
     for (path, directory) in [(both, "theirs"), (ours, "ours")] {
@@ -117,8 +115,7 @@ fn files(directory: &Path) -> Result<Vec<(String, u32, String)>> {
 
 fn many_at_once(lab: &mut Lab) -> Result {
     let mut plugin = Plugin::with_collection(lab, 0)?;
-    let both = plugin.path.clone();
-    let ours = both.split(':').next().unwrap_or_default().to_owned();
+    let (both, ours) = plugin.paths();
     let sandboxes: Vec<_> = (0..MANY)
         .map(|number| Sandbox::new(&format!("c{number}")))
         .collect::<Result<_>>()?;
@@ -165,8 +162,7 @@ fn at_once<T: Send>(
 
 fn one_may_be_asked_for(lab: &mut Lab) -> Result {
     let mut plugin = Plugin::with_collection(lab, 0)?;
-    let both = plugin.path.clone();
-    let ours = both.split(':').next().unwrap_or_default().to_owned();
+    let (both, ours) = plugin.paths();
     let (web, other) = (Sandbox::new("web")?, Sandbox::new("other")?);
     for path in [ours, both] {
         plugin.path = path;
@@ -211,8 +207,7 @@ fn one_may_be_asked_for(lab: &mut Lab) -> Result {
 fn none_left_is_said(lab: &mut Lab) -> Result {
     let mut plugin = Plugin::with_collection(lab, 0)?;
     plugin.set("subnet", "10.255.108.8/29");
-    let both = plugin.path.clone();
-    let ours = both.split(':').next().unwrap_or_default().to_owned();
+    let (both, ours) = plugin.paths();
     for path in [ours, both] {
         plugin.path = path;
         let sandboxes = ["a", "b", "c", "d", "e"].map(Sandbox::new);

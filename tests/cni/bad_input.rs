@@ -250,8 +250,7 @@ impl Drop for Disk {
 fn full_disk(lab: &mut Lab) -> Result {
     let mut plugin = Plugin::with_collection(lab, 0)?;
     let host = lab.cells[0].host.clone();
-    let both = plugin.path.clone();
-    let ours = both.split(':').next().unwrap_or_default().to_owned();
+    let (both, ours) = plugin.paths();
     let disk = Disk::new(&plugin, "size=64k")?;
     let (first, web) = (Sandbox::new("first")?, Sandbox::new("web")?);
     // The reservations on it, then the datastore.
@@ -297,8 +296,7 @@ fn fill(disk: &Disk) -> Result {
 fn read_only_disk(lab: &mut Lab) -> Result {
     let mut plugin = Plugin::with_collection(lab, 0)?;
     let host = lab.cells[0].host.clone();
-    let both = plugin.path.clone();
-    let ours = both.split(':').next().unwrap_or_default().to_owned();
+    let (both, ours) = plugin.paths();
     let disk = Disk::new(&plugin, "size=256k")?;
     plugin.set("cniVersion", "1.1.0");
     let (first, web) = (Sandbox::new("first")?, Sandbox::new("web")?);

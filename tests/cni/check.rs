@@ -232,8 +232,7 @@ fn named(
 
 fn surroundings_are_named(lab: &mut Lab) -> Result {
     let mut plugin = Plugin::with_collection(lab, 0)?;
-    let both = plugin.path.clone();
-    let ours = both.split(':').next().unwrap_or_default().to_owned();
+    let (both, ours) = plugin.paths();
     let web = Sandbox::new("web")?;
     let result = plugin.add(&web)?;
     for path in [both, ours] {

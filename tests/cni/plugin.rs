@@ -43,6 +43,12 @@ pub(crate) struct Answer {
 }
 
 impl Plugin {
+    /// The directories of [`with_collection`](Self::with_collection), and ours alone: with host-local and without.
+    pub(crate) fn paths(&self) -> (String, String) {
+        let ours = self.path.split(':').next().unwrap_or_default();
+        (self.path.clone(), ours.to_owned())
+    }
+
     /// For the cell `index` of a cold lab, whose daemon is started here. It does not find `host-local`.
     pub(crate) fn new(lab: &mut Lab, index: usize) -> Result<Self> {
         let cell = &mut lab.cells[index];

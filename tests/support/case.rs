@@ -1,6 +1,8 @@
 //! One test of a lab.
 
-use libtest_mimic::{Completion, Failed, Trial};
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 use super::{Lab, Obstacles, Plan, Result};
 
@@ -39,6 +41,14 @@ impl Case {
         (self.body)(&mut lab)
             .map_err(|error| Failed::from(format!("{error}\n\n{}", lab.diagnosis())))
     }
+}
+
+/// What the command line chooses of them.
+pub(crate) fn run_cases(cases: impl IntoIterator<Item = Case>) -> ExitCode {
+    let arguments = Arguments::from_args();
+    let obstacles = Obstacles::probe();
+    let trials = cases.into_iter().map(|case| case.trial(&obstacles));
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
 
 fn is_required() -> bool {

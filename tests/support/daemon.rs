@@ -131,6 +131,19 @@ impl Daemon {
             .exec(&format!("{SILK_VTEP} {arguments} --socket {socket}"))
     }
 
+    /// Runs a command that must fail with this exit status, and say this on standard error.
+    pub(crate) fn refuses(&self, arguments: &str, status: i32, expected: &str) -> Result {
+        let said = self.ctl(arguments).err();
+        let said = said
+            .ok_or_else(|| format!("{arguments}: taken"))?
+            .to_string();
+        ensure!(
+            said.contains(expected) && said.contains(&format!("exit status: {status}")),
+            "{arguments}: {said}"
+        );
+        Ok(())
+    }
+
     /// Starts one command of the command line against this daemon's socket and leaves it running. What it says on standard error goes to
     /// the file `errors`.
     pub(crate) fn start_ctl(&self, arguments: &str, errors: &Path) -> Result<Process> {

@@ -25,7 +25,7 @@ mod underlay;
 
 pub(crate) use burst::{Arrivals, burst_with_replies};
 pub(crate) use capture::{Injector, Outer, Sniffer};
-pub(crate) use case::Case;
+pub(crate) use case::{Case, run_cases};
 pub(crate) use cell::Cell;
 pub(crate) use container::{Container, host_veth_name};
 pub(crate) use daemon::{Daemon, Ended};
