@@ -11,6 +11,11 @@
 //!   of beginnings costs no established flow beyond seven eighths, and no host of established ones keeps others from beginning.
 //! * Among those, one of the container that has the most: what a container's flood pushes out is its own.
 //!
+//! A RST of the other end is not held against what the ends have agreed on, as Linux's connection tracking does by their windows
+//! (`tcp_in_window`): that would be a write for every packet. So it may be forged, and closes nothing that our side goes on with: it
+//! only has the flow forgotten soon unless our side speaks, and until then a RST that is believed has its effect. A FIN of the other end
+//! closes nothing at all; ours does.
+//!
 //! Containers are told apart by the last byte of their address: all of a /24 or less, and in a larger subnet those that share it share
 //! a fate. Time is whole seconds, so the order of entries is touched once a second for each flow.
 
@@ -18,11 +23,12 @@ mod limits;
 mod shard;
 
 use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use crossbeam_utils::CachePadded;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::vtep::policy::{self, Reading};
 use crate::vtep::{FlowKey, Step, Subject};
@@ -191,9 +197,21 @@ impl FlowTable {
     pub fn counts(&self, now: Moment) -> FlowCounts {
         let mut counts = FlowCounts::default();
         for shard in self.shards() {
-            shard.lock().count(&self.limits, now, &mut counts);
+            in_steps(shard, |shard, from| {
+                shard.forget_old(&self.limits, now, from)
+            });
+            shard.lock().count(&mut counts);
         }
         counts
+    }
+
+    /// Who had this address of ours is gone: whoever has it next inherits no replies. What it has still on its way out may be noted yet.
+    pub fn forget(&self, local: IpAddr) {
+        let local = halves(policy::bits(local));
+        // Nobody noted a flow so far.
+        for shard in self.shards.get().into_iter().flatten() {
+            in_steps(shard, |shard, from| shard.forget_local(local, from));
+        }
     }
 
     /// What it was made with.
@@ -216,9 +234,28 @@ impl FlowTable {
     }
 }
 
+/// Takes steps, each of which tells where the next begins, through a shard. Between two of them a lane that waits has its turn.
+fn in_steps(shard: &Mutex<Shard>, step: impl Fn(&mut Shard, usize) -> Option<usize>) {
+    let mut next = Some(0);
+    while let Some(from) = next {
+        let mut held = shard.lock();
+        next = step(&mut held, from);
+        MutexGuard::unlock_fair(held);
+    }
+}
+
+/// An address as names have it.
+fn halves(address: u128) -> [u64; 2] {
+    [(address >> 64) as u64, address as u64]
+}
+
+/// The last byte of an address of ours.
+fn owner_of([_, low]: [u64; 2]) -> u8 {
+    low as u8
+}
+
 impl Name {
     fn of(key: &FlowKey) -> Self {
-        let halves = |address: u128| [(address >> 64) as u64, address as u64];
         let [[a, b], [c, d]] = [key.local, key.remote].map(halves);
         Self {
             ends: [a, b, c, d],
@@ -230,9 +267,15 @@ impl Name {
         self.rest as u8
     }
 
+    /// Our address.
+    fn local(&self) -> [u64; 2] {
+        let [high, low, ..] = self.ends;
+        [high, low]
+    }
+
     /// The last byte of our address.
     fn owner(&self) -> u8 {
-        self.ends[1] as u8
+        owner_of(self.local())
     }
 }
 

@@ -1,11 +1,13 @@
 //! A part of the table: entries in a slab, found by hash chains, and in lists by what is to go first.
 
-use super::{FlowCounts, FlowLimits, Moment, Name};
+use super::{FlowCounts, FlowLimits, Moment, Name, owner_of};
 use crate::vtep::Step;
 use crate::wire::ip::protocol;
 
 /// Entries that are looked at for being too old before one that is not makes room.
 const REAPED_AT_ONCE: usize = 8;
+/// Entries that are looked at, where all of them are, before a lane that waits has its turn: a few microseconds.
+const STEP: usize = 64;
 /// As long as Linux waits for the rest of a fragmented packet (`ip_frag_time`).
 const FRAGMENTS_S: u32 = 30;
 /// Of so many entries one is for flows that are not established: else who fills the table with flows that a friend answers leaves one
@@ -72,8 +74,10 @@ enum State {
     Picked,
     /// Answered.
     Established,
-    /// One side has closed it.
+    /// Our side has closed it.
     Closing,
+    /// The other end says by a RST that it is over. It may be forged: our side speaks on then.
+    Reset,
     /// No flow, but the later fragments of a packet.
     Fragments,
 }
@@ -82,7 +86,12 @@ impl State {
     /// Which list it is in.
     fn list(self) -> usize {
         match self {
-            Self::Free | Self::New | Self::Picked | Self::Closing | Self::Fragments => 0,
+            Self::Free
+            | Self::New
+            | Self::Picked
+            | Self::Closing
+            | Self::Reset
+            | Self::Fragments => 0,
             Self::Established => 1,
         }
     }
@@ -119,8 +128,10 @@ impl Shard {
             !entry.is_over(limits, now)
         });
         let state = match (known.map(|entry| entry.state), step) {
-            (Some(State::Closing) | None, Step::Begin) => State::New,
+            (Some(State::Closing | State::Reset) | None, Step::Begin) => State::New,
             (None, Step::Go) => State::Picked,
+            // Who believes a RST says nothing more.
+            (Some(State::Reset), Step::Go) => State::Established,
             (_, Step::Finish) | (Some(_), Step::Abort) => State::Closing,
             (Some(state), Step::Begin | Step::Go | Step::Answer | Step::Tell) => state,
             (None, Step::Answer | Step::Abort | Step::Tell) => return,
@@ -162,9 +173,11 @@ impl Shard {
         }
         let state = match (entry.state, step) {
             (_, Step::Tell) => return true,
-            (State::Fragments, _) => State::Fragments,
-            (_, Step::Finish | Step::Abort) | (State::Closing, _) => State::Closing,
-            (_, Step::Begin | Step::Go | Step::Answer) => State::Established,
+            // The other end alone keeps nothing open that it said was over.
+            (State::Reset, _) => return true,
+            (state @ (State::Fragments | State::Closing), _) => state,
+            (_, Step::Abort) => State::Reset,
+            (_, Step::Begin | Step::Go | Step::Answer | Step::Finish) => State::Established,
         };
         self.refresh(at, state, now);
         true
@@ -175,8 +188,26 @@ impl Shard {
             .is_some_and(|at| !self.entry(at).is_over(limits, now))
     }
 
-    pub(super) fn count(&mut self, limits: &FlowLimits, now: Moment, counts: &mut FlowCounts) {
-        self.reap(limits, now, self.entries.len());
+    /// Forgets what is too old among some entries, from `from` on. Returns where to go on, if that was not all.
+    pub(super) fn forget_old(
+        &mut self,
+        limits: &FlowLimits,
+        now: Moment,
+        from: usize,
+    ) -> Option<usize> {
+        self.forget(from, |entry| entry.is_over(limits, now))
+    }
+
+    /// Forgets the flows of our address `local` among some entries, from `from` on. Returns where to go on, if that was not all.
+    pub(super) fn forget_local(&mut self, local: [u64; 2], from: usize) -> Option<usize> {
+        let lists = &self.owners[usize::from(owner_of(local))];
+        if lists.iter().all(|list| list.len == 0) {
+            return None;
+        }
+        self.forget(from, |entry| entry.name.local() == local)
+    }
+
+    pub(super) fn count(&self, counts: &mut FlowCounts) {
         counts.size += self.capacity;
         counts.entries += self.in_use;
         counts.established += self.established;
@@ -244,6 +275,18 @@ impl Shard {
         let at = self.free;
         self.free = self.entry(at).chain;
         at
+    }
+
+    /// Forgets those of a step's entries that `is_gone` says.
+    fn forget(&mut self, from: usize, is_gone: impl Fn(&Entry) -> bool) -> Option<usize> {
+        let end = self.entries.len().min(from + STEP);
+        for at in from..end {
+            let entry = &self.entries[at];
+            if entry.state != State::Free && is_gone(entry) {
+                self.remove(at as u32 + 1);
+            }
+        }
+        (end < self.entries.len()).then_some(end)
     }
 
     /// Forgets those of the next `count` entries that are too old.
@@ -375,11 +418,13 @@ impl Entry {
         match (self.name.protocol(), self.state) {
             (_, State::Fragments) => FRAGMENTS_S,
             (protocol::TCP, State::New) => limits.tcp_new_s,
-            (protocol::TCP, State::Closing) => limits.tcp_closing_s,
+            (protocol::TCP, State::Closing | State::Reset) => limits.tcp_closing_s,
             (protocol::TCP, State::Free | State::Picked | State::Established) => limits.tcp_s,
             (protocol::ICMP | protocol::ICMPV6, _) => limits.icmp_s,
             (_, State::Established) => limits.udp_s,
-            (_, State::Free | State::New | State::Picked | State::Closing) => limits.udp_new_s,
+            (_, State::Free | State::New | State::Picked | State::Closing | State::Reset) => {
+                limits.udp_new_s
+            }
         }
     }
 }

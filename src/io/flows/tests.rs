@@ -131,6 +131,85 @@ fn an_error_keeps_nothing_alive_and_an_answer_does() {
     assert!(table.admits(&answered, Step::Begin, at(150)));
 }
 
+/// After `closed` by the other end: whether its packets are still let in for long.
+fn outlives(closed: Step, ours: Option<Step>) -> bool {
+    let table = table();
+    let key = flow(TCP, 2, 1);
+    establish(&table, &key, at(0));
+    assert!(table.admits(&key, closed, at(1)));
+    if let Some(ours) = ours {
+        table.note(&key, ours, at(2));
+    }
+    // What it says itself prolongs nothing.
+    let soon = table.admits(&key, Step::Go, at(20)) && table.admits(&key, closed, at(21));
+    assert!(soon, "{closed:?} {ours:?}");
+    table.admits(&key, Step::Go, at(60))
+}
+
+#[test]
+fn a_reset_by_the_other_end_ends_nothing_that_our_side_goes_on_with() {
+    assert!(!outlives(Step::Abort, None));
+    for ours in [Step::Finish, Step::Abort, Step::Answer] {
+        assert!(!outlives(Step::Abort, Some(ours)), "{ours:?}");
+    }
+    let table = table();
+    let key = flow(TCP, 2, 1);
+    establish(&table, &key, at(0));
+    assert!(table.admits(&key, Step::Abort, at(1)));
+    assert_eq!(table.counts(at(1)).established, 0);
+    // It was forged: our side did not believe it.
+    table.note(&key, Step::Go, at(2));
+    assert_eq!(table.counts(at(2)).established, 1);
+    assert!(table.admits(&key, Step::Go, at(900)));
+}
+
+#[test]
+fn our_side_alone_closes_a_flow() {
+    assert!(outlives(Step::Finish, None));
+    assert!(outlives(Step::Finish, Some(Step::Go)));
+    let table = table();
+    let key = flow(TCP, 2, 1);
+    establish(&table, &key, at(0));
+    assert!(table.admits(&key, Step::Finish, at(1)));
+    table.note(&key, Step::Finish, at(2));
+    assert!(table.admits(&key, Step::Go, at(22)));
+    assert!(!table.admits(&key, Step::Go, at(43)));
+}
+
+#[test]
+fn whoever_has_the_address_next_inherits_no_replies() {
+    let limits = FlowLimits {
+        size: 8192,
+        ..LIMITS
+    };
+    let table = FlowTable::new(limits);
+    let address = |local| IpAddr::from([10, 255, 1, local]);
+    // Before anything was noted.
+    table.forget(address(2));
+    // The last byte is the same, the address not.
+    let namesake = |number| FlowKey {
+        local: policy::bits([10, 255, 7, 2].into()),
+        ..flow(TCP, 2, number)
+    };
+    for number in 0..1000 {
+        establish(&table, &flow(TCP, 2, number), at(0));
+        establish(&table, &namesake(number), at(0));
+        table.note(&flow(UDP, 3, number), Step::Begin, at(0));
+    }
+    table.note_fragments(&flow(44, 2, 7), at(0));
+    table.forget(address(2));
+    assert_eq!(table.counts(at(0)).entries, 2000);
+    for number in 0..1000 {
+        assert!(!table.admits(&flow(TCP, 2, number), Step::Go, at(0)));
+        assert!(table.admits(&namesake(number), Step::Go, at(0)));
+        assert!(table.admits(&flow(UDP, 3, number), Step::Begin, at(0)));
+    }
+    assert!(!table.admits(&flow(44, 2, 7), Step::Go, at(0)));
+    for shard in table.shards() {
+        shard.lock().books();
+    }
+}
+
 #[test]
 fn a_flow_that_closed_may_begin_again() {
     let table = table();
@@ -301,7 +380,7 @@ impl Model {
         self.0.retain(|(key, state, seen)| {
             let timeout = match (key.protocol, *state) {
                 (TCP, "new") => 60,
-                (TCP, "closing") => 20,
+                (TCP, "closing" | "reset") => 20,
                 (TCP, _) => 1000,
                 (ICMP, _) => 10,
                 (_, "established") => 120,
@@ -321,11 +400,12 @@ impl Model {
             (Some(at), step) => {
                 let (_, state, seen) = &mut self.0[at];
                 *seen = now;
-                if matches!(step, Step::Finish | Step::Abort) {
-                    *state = "closing";
-                } else if step == Step::Begin && *state == "closing" {
-                    *state = "new";
-                }
+                *state = match (*state, step) {
+                    (_, Step::Finish | Step::Abort) => "closing",
+                    ("closing" | "reset", Step::Begin) => "new",
+                    ("reset", Step::Go) => "established",
+                    (state, _) => state,
+                };
             }
         }
     }
@@ -335,12 +415,12 @@ impl Model {
             return false;
         };
         let (_, state, seen) = &mut self.0[at];
-        if step != Step::Tell {
+        if step != Step::Tell && *state != "reset" {
             *seen = now;
-            let ends = matches!(step, Step::Finish | Step::Abort);
-            *state = match ends || *state == "closing" {
-                true => "closing",
-                false => "established",
+            *state = match (*state, step) {
+                ("closing", _) => "closing",
+                (_, Step::Abort) => "reset",
+                _ => "established",
             };
         }
         true

@@ -292,6 +292,23 @@ impl Subject {
         }
     }
 
+    /// Whether it goes on with a TCP connection: it does not begin one.
+    #[must_use]
+    pub fn is_under_way(&self) -> bool {
+        match self.content {
+            Content::Ports { step, .. } => {
+                self.protocol == Some(protocol::TCP) && step != Step::Begin
+            }
+            Content::Query { .. }
+            | Content::Error { .. }
+            | Content::Icmp
+            | Content::Neighbor
+            | Content::Later
+            | Content::Bare
+            | Content::Unknown => false,
+        }
+    }
+
     #[inline]
     fn key(&self, local: IpAddr, remote: IpAddr, ports: u32) -> Option<FlowKey> {
         Some(FlowKey {
@@ -354,7 +371,8 @@ fn ports(local: u16, remote: u16) -> u32 {
     u32::from(local) << 16 | u32::from(remote)
 }
 
-fn bits(address: IpAddr) -> u128 {
+/// An address as a [`FlowKey`] has it.
+pub(crate) fn bits(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
         IpAddr::V6(address) => address.to_bits(),
