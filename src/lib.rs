@@ -51,8 +51,8 @@
 //! to control is [`counters`], one set per lane, summed by the reader. Beside them stands, for each peer, what its path carries
 //! ([`tables::PathMtu`]): lanes leave word there of what the host refused, control finds out and writes a bound; and who captures is
 //! given copies of packets ([`io::capture`]). Nothing else crosses.
-//! Lanes share nothing else they write but, where a policy is enforced, a [`Guard`](io::Guard): the flows that began here, and who was
-//! refused. Nothing's correctness depends on which lane a packet is on.
+//! Lanes share nothing else they write but, where a policy is enforced, a [`Guard`](io::Guard): the flows that began here, which control
+//! counts and has forgotten with their container, and who was refused. Nothing's correctness depends on which lane a packet is on.
 //!
 //! The core needs no root, no clock and no threads, and neither does a whole VTEP over [devices in memory](io::memory). Build a [`Tables`](tables::Tables), call [`vtep::egress`] or [`vtep::ingress`] with
 //! any bytes, read the verdict. `examples/fuzz_harness.rs` is a harness for any fuzzer, `examples/two_cores.rs` has two VTEPs talk over

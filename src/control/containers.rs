@@ -91,6 +91,13 @@ impl Containers {
         Ok(changed)
     }
 
+    /// Whether the container with this address had another link than `link`: it went without a word.
+    #[must_use]
+    pub fn is_made_anew(&self, address: IpAddr, link: &HostLink) -> bool {
+        let held = self.held.get(&address);
+        held.is_some_and(|held| held.link_index != link.index)
+    }
+
     /// Forgets the containers that `key` means; true if there were any.
     pub fn remove(&mut self, key: &ContainerKey) -> bool {
         let before = self.held.len();

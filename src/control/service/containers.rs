@@ -1,5 +1,8 @@
 //! What control does for this cell's containers: tells what they are wired with, keeps their registry, shows it.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use super::Control;
 use super::Master;
 use crate::control::StateFile;
@@ -97,25 +100,38 @@ impl Control {
     /// The address is another's or cannot be a container's, there is no such link, or the kernel cannot be asked for it.
     pub fn add_container(&self, container: &LocalContainer) -> Result<Added, Failure> {
         let link = self.host_link(container)?;
+        let address = container.address;
         let mut master = self.master.lock();
+        let is_anothers_heir = master.containers.is_made_anew(address, &link);
         let changed = master.containers.add(container.clone(), &link);
         if !changed.map_err(Failure::new)? {
             return Ok(Added::default());
         }
-        Ok(Added {
-            warnings: self.publish_containers(&master),
-        })
+        let warnings = self.publish_containers(&master);
+        drop(master);
+        if is_anothers_heir {
+            self.options.guard.flows.forget(address);
+        }
+        Ok(Added { warnings })
     }
 
-    /// Forgets containers.
+    /// Forgets containers, and the flows that they began.
     pub fn remove_container(&self, key: &ContainerKey) -> Removed {
         let mut master = self.master.lock();
+        let mut gone = addresses(&master.containers);
         if !master.containers.remove(key) {
             return Removed::default();
         }
+        let left = addresses(&master.containers);
+        gone.retain(|address| !left.contains(address));
+        let warnings = self.publish_containers(&master);
+        drop(master);
+        for address in gone {
+            self.options.guard.flows.forget(address);
+        }
         Removed {
             removed: true,
-            warnings: self.publish_containers(&master),
+            warnings,
         }
     }
 
@@ -157,6 +173,11 @@ impl Control {
         self.tables.store(std::sync::Arc::new(next));
         self.options.containers.save(&master.containers)
     }
+}
+
+fn addresses(containers: &Containers) -> BTreeSet<IpAddr> {
+    let held = containers.iter();
+    held.map(|held| held.container.address).collect()
 }
 
 #[cfg(test)]
@@ -234,6 +255,49 @@ mod tests {
         assert!(Arc::ptr_eq(&without, &control.tables().load()));
         control.add_container(&container("a", 3)).expect("free");
         assert!(has(&control.tables().load()));
+    }
+
+    #[test]
+    fn the_flows_of_a_container_go_with_it() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let control = start(directory.path());
+        let flows = &control.options.guard.flows;
+        let now = flows.moment(std::time::Instant::now());
+        let begin = |n: u8| {
+            let mut frame = Vec::new();
+            etherparse::PacketBuilder::ethernet2([2; 6], [4; 6])
+                .ipv4([10, 255, 108, n], [10, 255, 43, 6], 64)
+                .udp(4000, 53)
+                .write(&mut frame, b"")
+                .expect("a Vec takes all");
+            flows.note_frame(&frame, now);
+        };
+        let entries = || flows.counts(now).entries;
+        control.add_container(&container("a", 2)).expect("free");
+        control.add_container(&container("b", 3)).expect("free");
+        begin(2);
+        begin(3);
+        let key = ContainerKey::Attachment {
+            id: "a".to_owned(),
+            ifname: "eth0".to_owned(),
+        };
+        assert!(control.remove_container(&key).removed);
+        assert_eq!(entries(), 1);
+        // One that is told of twice keeps its flows.
+        control.add_container(&container("b", 3)).expect("free");
+        assert_eq!(entries(), 1);
+        // And one whose link was made anew is another, with no word of the first one's end.
+        control.master.lock().containers = {
+            let mut containers = crate::control::Containers::new(&control.vtep);
+            let link = HostLink {
+                index: 99,
+                ..(control.host_link(&container("b", 3))).expect("it is there")
+            };
+            containers.add(container("b", 3), &link).expect("free");
+            containers
+        };
+        control.add_container(&container("c", 3)).expect("free");
+        assert_eq!(entries(), 0);
     }
 
     #[test]
