@@ -1,6 +1,7 @@
 //! What the daemon's main thread waits for, and the threads that tell it.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::thread;
 
@@ -86,10 +87,15 @@ const NETLINK: Token = Token(0);
 const STOP: Token = Token(1);
 
 impl WatchThread {
-    pub(super) fn start(watcher: Watcher, events: Sender<Event>) -> Result<Self, SetupError> {
+    /// `departed` is told to whom nothing leads any more.
+    pub(super) fn start(
+        watcher: Watcher,
+        events: Sender<Event>,
+        departed: impl Fn(IpAddr) + Send + 'static,
+    ) -> Result<Self, SetupError> {
         let (poll, waker) = registered(&watcher)
             .map_err(|error| SetupError::system("watch", watcher.name(), &error))?;
-        let thread = spawn("watch", move || watch(watcher, poll, &events))?;
+        let thread = spawn("watch", move || watch(watcher, poll, &events, departed))?;
         Ok(Self {
             waker,
             thread: Some(thread),
@@ -107,10 +113,12 @@ fn registered(watcher: &Watcher) -> io::Result<(Poll, Waker)> {
 }
 
 /// Reads until nothing is pending, then waits: events are edge-triggered.
-fn watch(mut watcher: Watcher, mut poll: Poll, out: &Sender<Event>) {
+fn watch(mut watcher: Watcher, mut poll: Poll, out: &Sender<Event>, departed: impl Fn(IpAddr)) {
     let mut events = Events::with_capacity(4);
     loop {
-        let event = match watcher.drain() {
+        let drained = watcher.drain();
+        watcher.take_departed().into_iter().for_each(&departed);
+        let event = match drained {
             Ok(WatchEvent::Nothing) => {
                 if !wait(&mut poll, &mut events) {
                     return;

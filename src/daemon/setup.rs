@@ -1,6 +1,7 @@
 //! Set-up, in order. Each step is a value that undoes itself when dropped, so a failure anywhere leaves nothing behind.
 
 use std::fs;
+use std::net::IpAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -83,7 +84,8 @@ pub(super) fn start(
     let control = Arc::new(control(config, options));
     let server = Server::start(socket, Arc::clone(&control))?;
     let health = health(vtep, &control)?;
-    let watch = WatchThread::start(Watcher::open(index, &vtep.name)?, sender.clone())?;
+    let watcher = Watcher::open(index, &vtep.name)?;
+    let watch = WatchThread::start(watcher, sender.clone(), flows_end(vtep, &guard))?;
     persist(&mut queues, &vtep.name)?;
     let options = LaneOptions {
         mtu_bytes,
@@ -109,6 +111,17 @@ pub(super) fn start(
         control,
         _lock: lock,
     })
+}
+
+/// What ends the flows of who is gone from our subnets: of a container that was wired without a word to us too.
+fn flows_end(vtep: &VtepConfig, guard: &Arc<Guard>) -> impl Fn(IpAddr) + Send + use<> {
+    let subnets = vtep.subnets.clone();
+    let guard = Arc::clone(guard);
+    move |address| {
+        if subnets.iter().any(|subnet| subnet.contains(&address)) {
+            guard.flows.forget(address);
+        }
+    }
 }
 
 /// The TAP's MTU: what was asked for, which the configuration's check held against the underlay, else all that the underlay carries.

@@ -1,6 +1,7 @@
 //! Says when the VTEP's device may no longer be as it should: others change links, addresses and routes too.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use netlink_packet_core::{NetlinkBuffer, NlasIterator};
@@ -8,6 +9,7 @@ use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 use socket2::SockRef;
 
 use super::answer::messages;
+use super::departed::departed;
 use crate::error::{SetupError, errno, shortage};
 
 // linux/rtnetlink.h, enum rtnetlink_groups.
@@ -75,6 +77,8 @@ pub struct Watcher {
     interface: u32,
     name: String,
     buffer: Vec<u8>,
+    /// Who is gone.
+    departed: Vec<IpAddr>,
 }
 
 impl Watcher {
@@ -94,6 +98,7 @@ impl Watcher {
             interface,
             name: name.to_owned(),
             buffer: Vec::with_capacity(MESSAGE_BYTES),
+            departed: Vec::new(),
         })
     }
 
@@ -113,7 +118,11 @@ impl Watcher {
         for _ in 0..DRAIN_MAX {
             self.buffer.clear();
             match self.socket.recv(&mut self.buffer, 0) {
-                Ok(_) => event = event.max(WatchEvent::of(&self.buffer, self.interface)),
+                Ok(_) => {
+                    event = event.max(WatchEvent::of(&self.buffer, self.interface));
+                    self.departed
+                        .extend(messages(&self.buffer).filter_map(|message| departed(&message)));
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(event),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // Notifications were lost, maybe one of ours.
@@ -127,6 +136,14 @@ impl Watcher {
         }
         // More is pending, unread: assume the worst that is not final.
         Ok(event.max(WatchEvent::Changed))
+    }
+}
+
+impl Watcher {
+    /// To whom nothing leads any more, by what was read since the last call: where a link had but one at its other end, as containers'
+    /// have, whoever wired them. What an overflow lost is not among them.
+    pub fn take_departed(&mut self) -> Vec<IpAddr> {
+        std::mem::take(&mut self.departed)
     }
 }
 

@@ -40,6 +40,29 @@ pub(crate) fn sees_our_link_and_no_other() -> Outcome {
     same(watcher.drain()?, WatchEvent::Gone, "deletion")
 }
 
+/// A container's link, as Silk wires it, and its host route of IPv6.
+pub(crate) fn sees_containers_go() -> Outcome {
+    let host = Ns::new("host")?;
+    let index = tap(&host)?;
+    host.pair("other")?;
+    for wired in [
+        "link set other up",
+        "address add 169.254.0.1/32 peer 10.255.108.2/32 dev other scope link",
+        "route add fd00::2/128 dev other",
+    ] {
+        host.ip(wired)?;
+    }
+    let mut watcher = host.namespace.run(|| Watcher::open(index, "silk-vtep"))??;
+    host.ip("link del other")?;
+    same(watcher.drain()?, WatchEvent::Nothing, "deletion")?;
+    let mut gone = watcher.take_departed();
+    gone.sort_unstable();
+    gone.dedup();
+    let containers: [IpAddr; 2] = [[10, 255, 108, 2].into(), "fd00::2".parse()?];
+    same(gone, containers.to_vec(), "who is gone")?;
+    same(watcher.take_departed(), Vec::new(), "told once")
+}
+
 /// More foreign changes than the socket holds: something of ours may be among the lost.
 fn overflow(host: &Ns, watcher: &mut Watcher) -> Outcome {
     host.pair("other")?;
