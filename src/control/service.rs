@@ -354,6 +354,9 @@ impl Control {
                 .load()
                 .update(&spec, changed, &mut master.registry),
         );
+        if self.tables.load().policy.is_none() && next.policy.is_some() {
+            self.options.guard.begin(Instant::now());
+        }
         self.tables.store(Arc::clone(&next));
         master.registry.retain(&next.peers);
     }

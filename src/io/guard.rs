@@ -1,9 +1,15 @@
 //! What the lanes share to enforce group policy: the flows that began here, and the books on what was refused.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
 
 use super::denied::Denied;
 use super::flows::{FlowLimits, FlowTable, Moment};
+
+/// How long after flows began to be noted connections may be under way of which nothing is known: TCP sends again what is not
+/// acknowledged after two minutes at the most (RFC 6298 section 2.5 has one minute at the least for that bound, `TCP_RTO_MAX` of Linux
+/// is 120 s), and what our side sends makes the flow known.
+const PICK_UP_S: u32 = 120;
 
 /// Shared by all lanes. Used only while a snapshot has a policy.
 #[derive(Debug)]
@@ -12,6 +18,8 @@ pub struct Guard {
     pub flows: FlowTable,
     /// Who was refused, and at whom.
     pub denied: Denied,
+    /// Since when flows are noted.
+    since: AtomicU32,
     /// How often lines tell of it.
     pub(super) log: LogRate,
 }
@@ -23,8 +31,21 @@ impl Guard {
         Self {
             flows: FlowTable::new(limits),
             denied: Denied::default(),
+            since: AtomicU32::new(0),
             log: LogRate::default(),
         }
+    }
+
+    /// A policy is enforced from now on, and was not so far: what goes on has begun unnoted. At the start that is so anyway.
+    pub fn begin(&self, now: Instant) {
+        self.since.store(self.flows.moment(now).seconds(), Relaxed);
+    }
+
+    /// Whether a connection may be under way that began before flows were noted, as over a restart. Its packets are refused like others,
+    /// but nobody is told that its port is unreachable, which would end what our side can still make known.
+    pub(super) fn may_have_missed(&self, now: Moment) -> bool {
+        let since = self.since.load(Relaxed);
+        now.seconds().saturating_sub(since) <= PICK_UP_S
     }
 }
 
@@ -67,6 +88,15 @@ impl LogRate {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn connections_may_be_under_way_for_a_while_after_flows_began_to_be_noted() {
+        let guard = Guard::default();
+        let missed = |second| guard.may_have_missed(Moment::at(second));
+        assert_eq!([0, 120, 121, 1000].map(missed), [true, true, false, false]);
+        guard.begin(Instant::now() + std::time::Duration::from_secs(1000));
+        assert_eq!([1000, 1119, 1122].map(missed), [true, true, false]);
+    }
 
     #[test]
     fn so_many_lines_a_second_and_what_was_not_told_is_told_with_the_next() {

@@ -240,6 +240,31 @@ fn a_sender_is_told_as_often_as_a_bound_allows() {
     );
 }
 
+#[test]
+fn nobody_is_told_of_a_connection_that_a_restart_made_unknown() {
+    let (mut cell, mut peer, guard) = cell(&[], 64);
+    for (seq, flags) in [(1, ACK), (2, SYN_ACK)] {
+        arrive(&mut cell, 0, 3, &tcp(80, 4000, flags, seq, b"on"));
+    }
+    ingress(&mut cell, 0);
+    carry(&mut cell, &mut peer, 0);
+    assert_eq!((received(&mut cell).len(), denied(&cell)), (0, 2));
+    assert!(peer.lanes[0].tap().host_receives().is_none());
+    // Our side sends again what was not acknowledged, and the flow is known.
+    host_sends(&mut cell, 0, (4000, 80), ACK);
+    arrive(&mut cell, 1, 3, &tcp(80, 4000, ACK, 1, b"on"));
+    ingress(&mut cell, 1);
+    assert_eq!((received(&mut cell), denied(&cell)), (vec![2], 2));
+    assert_eq!(counts(&guard).entries, 1);
+    // Who begins one is told as ever.
+    carry(&mut cell, &mut peer, 0);
+    while peer.lanes[0].tap().host_receives().is_some() {}
+    arrive(&mut cell, 0, 3, &tcp(80, 4001, SYN, 1, b""));
+    ingress(&mut cell, 0);
+    carry(&mut cell, &mut peer, 0);
+    assert!(peer.lanes[0].tap().host_receives().is_some());
+}
+
 /// Sources are ports here: to the table it is all one.
 #[test]
 fn a_syn_flood_neither_fills_the_table_nor_stops_what_is_established() {

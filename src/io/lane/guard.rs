@@ -70,7 +70,8 @@ impl<'a> Guarded<'a> {
         if let Some(untold) = untold {
             tell_log(group, subject, untold);
         }
-        let is_told = regime.reject && subject.may_be_told();
+        let is_unknown = subject.is_under_way() && self.guard.may_have_missed(self.moment);
+        let is_told = regime.reject && subject.may_be_told() && !is_unknown;
         is_told.then_some((subject.source, self.now))
     }
 }

@@ -186,6 +186,7 @@ fn tcp_flags_say_how_far_a_flow_is() {
         // A beginning is nobody's answer.
         let answer = step.filter(|step| *step != Step::Begin);
         assert_eq!(back.incoming().map(|(_, step)| step), answer, "{flags:x}");
+        assert_eq!(back.is_under_way(), answer.is_some(), "{flags:x}");
     }
 }
 
