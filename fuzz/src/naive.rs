@@ -297,6 +297,14 @@ impl Naive {
                 () => Ok(()),
             }
         };
+        if let Some(wanted) = tentative(&without_tags(frame)) {
+            // It is answered, by us or by the host.
+            return match self.local.addresses.contains(&wanted) {
+                true if self.local.routing || self.is_behind(peer, wanted, mac) => Ok(()),
+                true => Err(DropReason::SourceNotPeers),
+                false => check(wanted),
+            };
+        }
         if let Some(address) = said.header {
             check(address)?;
         }
@@ -426,6 +434,13 @@ fn mac_address() -> IpAddr {
     Ipv6Addr::UNSPECIFIED.into()
 }
 
+/// What duplicate address detection asks for, which has no address yet to speak from.
+fn tentative(frame: &[u8]) -> Option<IpAddr> {
+    let asked = Frame::new_checked(frame).and_then(Solicitation::parse)?;
+    let nobody = asked.sender_ip == Ipv6Addr::UNSPECIFIED;
+    nobody.then(|| asked.target.into())
+}
+
 /// What a frame says of its sender.
 #[derive(Default)]
 struct Said {
@@ -501,12 +516,13 @@ impl Said {
             134 => (1, 16),
             135 => (1, 24),
             136 => (2, 24),
+            137 => (2, 40),
             _ => return None,
         };
         if next != 58 || message.len() < options {
             return None;
         }
-        if message[0] == 136 {
+        if [136, 137].contains(&message[0]) {
             let target: [u8; 16] = std::array::from_fn(|index| message[8 + index]);
             self.body = Some(target.into());
         }

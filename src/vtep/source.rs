@@ -8,16 +8,18 @@
 //!
 //! What an ARP or ND body says of its sender counts as what the headers say ([`Claim`]), and what stands behind VLAN tags as what stands
 //! behind none: a tag of VLAN 0 is no tag to the host that hears it. What stands behind more tags than are looked through is nobody's.
-//! Frames that are neither IP nor ARP say nothing.
+//! Frames that are neither IP nor ARP say nothing. Duplicate address detection, from the unspecified address, speaks as the address that
+//! it asks for, as an ARP probe speaks as none: else no peer could learn that an address of ours is taken.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use crate::drop_reason::DropReason;
 use crate::tables::{Address, Local, PeerId, Tables};
 use crate::wire::MacAddr;
 use crate::wire::claim::Claim;
 use crate::wire::ethernet::{EtherType, Frame};
-use crate::wire::ip::Network;
+use crate::wire::ip::{Ipv6, Network};
+use crate::wire::ndisc;
 
 /// Whether the host may send this. `source` is the address of a packet behind no VLAN tag, of the type that it has; `network` is behind
 /// any.
@@ -77,10 +79,7 @@ pub(super) fn check_peer(
     };
     match network {
         Network::V4(ip) => said_of.address(ip.source()),
-        Network::V6(ip) => {
-            said_of.address(ip.source())?;
-            said_of.claim(Claim::of_ipv6(ip))
-        }
+        Network::V6(ip) => said_of.ipv6(ip),
         Network::Other => said_of.behind_tags(),
     }
 }
@@ -115,6 +114,29 @@ impl Speaker<'_> {
         }
     }
 
+    #[inline]
+    fn ipv6(&self, ip: Ipv6<'_>) -> Result<(), DropReason> {
+        if let Some(wanted) = ndisc::tentative(ip) {
+            return self.tentative(wanted);
+        }
+        self.address(ip.source())?;
+        self.claim(Claim::of_ipv6(ip))
+    }
+
+    /// Who looks whether an address is free has none to speak from, and speaks as that one: of its own, as always, or of the VTEP's,
+    /// which it is to be told is taken.
+    #[cold]
+    fn tentative(&self, wanted: Ipv6Addr) -> Result<(), DropReason> {
+        let local = &*self.tables.local;
+        if !local.addresses.contains(&wanted.into()) {
+            return self.address(wanted);
+        }
+        if local.routing || self.has_mac(self.frame.source()) {
+            return Ok(());
+        }
+        Err(DropReason::SourceNotPeers)
+    }
+
     fn has_mac(&self, mac: MacAddr) -> bool {
         is_stations(mac) && self.tables.has_destination(mac, self.peer)
     }
@@ -138,10 +160,7 @@ impl Speaker<'_> {
     fn behind_tags(&self) -> Result<(), DropReason> {
         match Network::parse_untagged(self.frame) {
             Ok(Network::V4(ip)) => self.address(ip.source()),
-            Ok(Network::V6(ip)) => {
-                self.address(ip.source())?;
-                self.claim(Claim::of_ipv6(ip))
-            }
+            Ok(Network::V6(ip)) => self.ipv6(ip),
             Ok(Network::Other) if self.frame.untagged().0 == EtherType::ARP => {
                 if !self.tables.local.routing && !self.has_mac(self.frame.source()) {
                     return Err(DropReason::SourceNotPeers);
@@ -379,6 +398,102 @@ mod tests {
         let mac = forged.len() - 6;
         forged[mac..].copy_from_slice(&OWN_MAC.octets());
         assert_eq!(of_peer(&tables, &forged), Some(DropReason::OwnSourceMac));
+    }
+
+    /// A redirect to `target`, from `source`.
+    fn redirect(source: Ipv6Addr, target: Ipv6Addr) -> Vec<u8> {
+        let body = [&target.octets()[..], &STRANGER_V6.octets()].concat();
+        let mut frame = Vec::new();
+        PacketBuilder::ethernet2(PEER_MAC.octets(), OWN_MAC.octets())
+            .ipv6(source.octets(), OWN_V6.octets(), 255)
+            .icmpv6_raw(137, 0, [0; 4])
+            .write(&mut frame, &body)
+            .unwrap();
+        frame
+    }
+
+    #[test]
+    fn a_peer_redirects_to_itself_alone_and_never_to_us() {
+        let bridging = wide(|local| local.routing = false);
+        let own_vtep: Ipv6Addr = "fd00:108::".parse().unwrap();
+        for (tables, target, reason) in [
+            (&wide(|_| ()), PEER_V6, None),
+            (&wide(|_| ()), STRANGER_V6, Some(DropReason::SourceNotPeers)),
+            (&wide(|_| ()), OWN_V6, Some(DropReason::OwnSourceAddress)),
+            // One bridge: who is where, the FDB alone says.
+            (&bridging, STRANGER_V6, None),
+            (&bridging, own_vtep, Some(DropReason::OwnSourceAddress)),
+        ] {
+            let frame = redirect(PEER_V6, target);
+            assert_eq!(of_peer(tables, &frame), reason, "{target}");
+            assert_eq!(of_peer(tables, &tagged(&frame)), reason, "{target}");
+        }
+    }
+
+    /// From the unspecified address: is `target` free?
+    fn detection(mac: MacAddr, target: Ipv6Addr) -> Vec<u8> {
+        let [.., a, b, c] = target.octets();
+        let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(a), 0).octets();
+        let group = [&group[..14], &[b, c]].concat();
+        let group: [u8; 16] = group.try_into().unwrap();
+        let mut frame = Vec::new();
+        PacketBuilder::ethernet2(mac.octets(), [0x33, 0x33, 0xff, a, b, c])
+            .ipv6([0; 16], group, 255)
+            .icmpv6_raw(135, 0, [0; 4])
+            .write(&mut frame, &target.octets())
+            .unwrap();
+        frame
+    }
+
+    #[test]
+    fn a_peer_may_look_whether_an_address_of_its_own_is_free_and_hears_that_ours_is_taken() {
+        let own_vtep: Ipv6Addr = "fd00:108::".parse().unwrap();
+        let other = MacAddr::new([2, 0, 0, 0, 0, 9]);
+        let bridging = wide(|local| local.routing = false);
+        for (tables, mac, target, reason) in [
+            (&wide(|_| ()), PEER_MAC, PEER_V6, None),
+            (&wide(|_| ()), PEER_MAC, own_vtep, None),
+            (
+                &wide(|_| ()),
+                PEER_MAC,
+                OWN_V6,
+                Some(DropReason::OwnSourceAddress),
+            ),
+            (
+                &wide(|_| ()),
+                PEER_MAC,
+                STRANGER_V6,
+                Some(DropReason::SourceNotPeers),
+            ),
+            (&bridging, PEER_MAC, STRANGER_V6, None),
+            (&bridging, PEER_MAC, own_vtep, None),
+            (&bridging, other, own_vtep, Some(DropReason::SourceNotPeers)),
+        ] {
+            let frame = detection(mac, target);
+            assert_eq!(of_peer(tables, &frame), reason, "{target} {mac}");
+            assert_eq!(of_peer(tables, &tagged(&frame)), reason, "{target} {mac}");
+        }
+        // Answered: the peer's own tables know who answers.
+        let asked = [
+            &[0x08, 0, 0, 0, 0, 0, 1, 0],
+            &detection(PEER_MAC, own_vtep)[..],
+        ]
+        .concat();
+        let received = Received {
+            source: PEER_UNDERLAY,
+            tos: 0,
+        };
+        let tables = wide(|_| ());
+        let Ingress::Reply { reply, .. } = ingress(&tables, &asked, received) else {
+            panic!("expected a reply");
+        };
+        assert_eq!(reply.frame()[..6], PEER_MAC.octets());
+        // From nowhere nothing else is said.
+        let mut packet = udp_v6(FROM_PEER, Ipv6Addr::UNSPECIFIED, OWN_V6);
+        assert_eq!(of_peer(&tables, &packet), Some(DropReason::SourceNotPeers));
+        packet = detection(PEER_MAC, PEER_V6);
+        packet[21] = 64;
+        assert_eq!(of_peer(&tables, &packet), Some(DropReason::SourceNotPeers));
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! What a frame says, behind its addresses, of who sent it: the sender in an ARP packet, the target of a neighbour advertisement, the MAC
-//! in an option. Who hears such a packet puts that into its neighbour table, so whoever checks sources must know it too.
+//! What a frame says, behind its addresses, of who sent it: the sender in an ARP packet, the target of a neighbour advertisement or
+//! redirect, the MAC in an option. Who hears such a packet puts that into its neighbour table, so whoever checks sources must know it too.
 
 use std::net::IpAddr;
 
@@ -114,8 +114,13 @@ mod tests {
     /// An ICMPv6 message of this kind about [`TARGET`], with an option of this kind that has [`MAC`].
     fn message(kind: u8, option: u8) -> Vec<u8> {
         let header = [kind, 0, 0, 0, 0, 0, 0, 0];
-        let body: &[u8] = if kind == 133 { &[] } else { &TARGET.octets() };
-        [&header[..], body, &[option, 1], &MAC.octets()].concat()
+        let body = match kind {
+            133 => Vec::new(),
+            // About a destination as well.
+            137 => [TARGET, SOURCE].map(|address| address.octets()).concat(),
+            _ => TARGET.octets().to_vec(),
+        };
+        [&header[..], &body, &[option, 1], &MAC.octets()].concat()
     }
 
     /// Behind as many headers of destination options as that.
@@ -178,6 +183,8 @@ mod tests {
             claim(&ipv6(0, &message(136, 1))),
             said(Some(TARGET.into()), None)
         );
+        assert_eq!(claim(&ipv6(0, &message(137, 2))), advertised);
+        assert_eq!(claim(&ipv6(0, &message(137, 2)[..39])), None);
         assert_eq!(claim(&ipv6(0, &message(135, 1))), said(None, Some(MAC)));
         assert_eq!(claim(&ipv6(0, &message(133, 1))), said(None, Some(MAC)));
         assert_eq!(claim(&ipv6(0, &message(128, 1))), None);

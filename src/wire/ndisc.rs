@@ -17,6 +17,8 @@ pub const ADVERTISEMENT_LEN: usize = 14 + 40 + 24 + 8;
 
 /// Bytes of a solicitation or advertisement without options.
 const MESSAGE_LEN: usize = 24;
+/// Bytes of a redirect without options: the destination that it is about follows the target (RFC 4861 section 4.5).
+const REDIRECT_LEN: usize = 40;
 const TYPE_AND_CODE: Range<usize> = 0..2;
 const CHECKSUM: Range<usize> = 2..4;
 const FLAGS: usize = 4;
@@ -28,6 +30,7 @@ const ROUTER_SOLICITATION: u8 = 133;
 const ROUTER_ADVERTISEMENT: u8 = 134;
 const NEIGHBOR_SOLICITATION: u8 = 135;
 const NEIGHBOR_ADVERTISEMENT: u8 = 136;
+const REDIRECT: u8 = 137;
 const ROUTER: u8 = 0x80;
 const SOLICITED: u8 = 0x40;
 const OVERRIDE: u8 = 0x20;
@@ -63,9 +66,14 @@ impl Solicitation {
     /// anything else is `None`, one behind IPv6 extension headers included, as for the kernel's `neigh_reduce`.
     #[must_use]
     pub fn parse(frame: Frame<'_>) -> Option<Self> {
-        let Ok(Network::V6(ip)) = Network::parse(frame) else {
-            return None;
-        };
+        match Network::parse(frame) {
+            Ok(Network::V6(ip)) => Self::of(ip, frame.source()),
+            _ => None,
+        }
+    }
+
+    /// In a packet of a frame from `source`.
+    fn of(ip: Ipv6<'_>, source: MacAddr) -> Option<Self> {
         let message = message(ip)?;
         let target = Ipv6Addr::from(field::<16>(message, TARGET));
         if target.is_multicast() {
@@ -78,7 +86,7 @@ impl Solicitation {
             return None;
         }
         Some(Self {
-            sender_mac: option.unwrap_or_else(|| frame.source()),
+            sender_mac: option.unwrap_or(source),
             sender_ip: ip.source(),
             target,
             priority: ip.traffic_class() >> 4,
@@ -114,8 +122,17 @@ impl Solicitation {
     }
 }
 
-/// The address and the MAC that an ICMPv6 `message` says its sender has: an advertisement of its target, and whichever message with a
-/// link-layer address option of that. Whether the message holds otherwise is not looked at: who hears it may be less strict.
+/// The address that a packet asks for to take it: by a valid solicitation from the unspecified address (RFC 4862 section 5.4.2).
+#[must_use]
+pub fn tentative(ip: Ipv6<'_>) -> Option<Ipv6Addr> {
+    if !ip.source().is_unspecified() {
+        return None;
+    }
+    Solicitation::of(ip, MacAddr::ZERO).map(|asked| asked.target)
+}
+
+/// The address and the MAC that an ICMPv6 `message` says its sender has: an advertisement of its target, a redirect of the better first
+/// hop, for which nobody is to speak but itself, and whichever message with a link-layer address option of that. Whether the message holds otherwise is not looked at: who hears it may be less strict.
 #[must_use]
 pub fn sender(message: &[u8]) -> Option<(Option<Ipv6Addr>, Option<MacAddr>)> {
     let (kind, options) = match *message.first()? {
@@ -123,10 +140,11 @@ pub fn sender(message: &[u8]) -> Option<(Option<Ipv6Addr>, Option<MacAddr>)> {
         ROUTER_ADVERTISEMENT => (SOURCE_LINK_LAYER_ADDRESS, 16),
         NEIGHBOR_SOLICITATION => (SOURCE_LINK_LAYER_ADDRESS, MESSAGE_LEN),
         NEIGHBOR_ADVERTISEMENT => (TARGET_LINK_LAYER_ADDRESS, MESSAGE_LEN),
+        REDIRECT => (TARGET_LINK_LAYER_ADDRESS, REDIRECT_LEN),
         _ => return None,
     };
     let options = message.get(options..)?;
-    let advertised = message[0] == NEIGHBOR_ADVERTISEMENT;
+    let advertised = matches!(message[0], NEIGHBOR_ADVERTISEMENT | REDIRECT);
     let address = advertised.then(|| field::<16>(message, TARGET).into());
     Some((address, link_layer_address(kind, options)))
 }

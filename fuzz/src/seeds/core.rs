@@ -154,6 +154,41 @@ pub(super) fn decap() -> Vec<Seed> {
             [0; 3],
             of_no_length(&solicitation(PEER, "fd00:0:0:2b::", "fd00:0:0:6c::", &[])),
         ),
+        ("nd-detection-of-ours", [0; 3], detection("fd00:0:0:6c::")),
+        (
+            "nd-detection-of-ours-fdb-only",
+            [FDB_ONLY, 0, 0],
+            detection("fd00:0:0:6c::"),
+        ),
+        (
+            "nd-detection-tagged",
+            [0; 3],
+            tagged(&detection("fd00:0:0:6c::"), &[0x8100]),
+        ),
+        ("nd-detection-of-theirs", [0; 3], detection("fd00:0:0:2b::")),
+        (
+            "nd-detection-of-a-strangers",
+            [0; 3],
+            detection("fd00:0:0:99::"),
+        ),
+        (
+            "nd-detection-of-a-strangers-fdb-only",
+            [FDB_ONLY, 0, 0],
+            detection("fd00:0:0:99::"),
+        ),
+        ("redirect", [0; 3], redirect("fd00:0:0:2b::")),
+        ("redirect-to-us", [0; 3], redirect("fd00:0:0:6c::")),
+        ("redirect-to-a-stranger", [0; 3], redirect("fd00:0:0:99::")),
+        (
+            "redirect-fdb-only",
+            [FDB_ONLY, 0, 0],
+            redirect("fd00:0:0:99::"),
+        ),
+        (
+            "redirect-to-us-fdb-only",
+            [FDB_ONLY, 0, 0],
+            redirect("fd00:0:0:6c::"),
+        ),
         ("vlan", [0; 3], tagged(&answer(), &[0x8100])),
         ("qinq", [0, 0, 3], tagged(&answer(), &[0x88a8, 0x8100])),
         (
@@ -166,6 +201,19 @@ pub(super) fn decap() -> Vec<Seed> {
         add(name, how, &under(HEADER, &frame));
     }
     seeds
+}
+
+/// A peer's, before it takes `target`.
+fn detection(target: &str) -> Vec<u8> {
+    solicitation(PEER, "::", target, &[])
+}
+
+/// A peer's, about whatever stands in the options' place of a solicitation.
+fn redirect(target: &str) -> Vec<u8> {
+    let about = [0xfd, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 9];
+    let mut frame = solicitation(PEER, "fd00:0:0:2b::", target, &about);
+    frame[54] = 137;
+    frame
 }
 
 /// VXLAN in VXLAN.
