@@ -26,7 +26,7 @@ use socket2::SockRef;
 
 use super::Control;
 use super::protocol::{Failure, Response};
-use crate::io::capture::{Capture, Count, Filter, Record, SNAP_BYTES};
+use crate::io::capture::{Capture, Count, Filter, Record, SNAP_BYTES, SNAP_BYTES_MAX};
 use crate::io::worker::Direction;
 use crate::vtep::Fate;
 use crate::wire::{GroupId, Vni};
@@ -53,7 +53,7 @@ pub struct CaptureRequest {
     /// Of packets with an inner address in this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<IpNet>,
-    /// Bytes of each packet: [`SNAP_BYTES`] unless said, [`SNAP_BYTES_MAX`](crate::io::capture::SNAP_BYTES_MAX) at the most.
+    /// Bytes of each packet: [`SNAP_BYTES`] unless said, [`SNAP_BYTES_MAX`] at the most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snap: Option<usize>,
 }
@@ -172,10 +172,11 @@ pub(super) fn serve(
     };
     put(&mut stream, &Response::Ok(started))?;
     let mut told = (CaptureCount::default(), Instant::now());
+    let mut buffer = Vec::new();
     loop {
         // Asked first: what came before the end is still told.
         let ends = has_ended(stream)?;
-        let written = forward(&mut capture, &mut stream)?;
+        let written = forward(&mut capture, &mut buffer, &mut stream)?;
         let count = count(&capture);
         if ends {
             return put(&mut stream, &CaptureLine::End(count));
@@ -191,22 +192,45 @@ pub(super) fn serve(
 }
 
 fn start(control: &Control, request: &CaptureRequest) -> Result<Capture, Failure> {
-    let filter = Filter {
-        drops: request.drops,
-        peer: request.peer,
-        address: request.address,
-    };
     let snap = request.snap.unwrap_or(SNAP_BYTES);
     if snap == 0 {
         return Err(Failure::new("a packet of 0 bytes shows nothing"));
     }
+    if snap > SNAP_BYTES_MAX {
+        return Err(Failure::new(format!(
+            "{snap} bytes of a packet cannot be kept (accepted: 1 to {SNAP_BYTES_MAX}, which is more than any has)"
+        )));
+    }
+    let filter = filter(request);
     control.start_capture(filter, snap).map_err(Failure::new)
 }
 
-/// Writes what is there; returns how many packets.
-fn forward(capture: &mut Capture, stream: &mut impl Write) -> io::Result<usize> {
+/// IPv4 addresses may be written as IPv4-mapped IPv6; packets have them as they are.
+fn filter(request: &CaptureRequest) -> Filter {
+    let canonical = |net: IpNet| {
+        let mapped_len = net.prefix_len().checked_sub(96);
+        match (net.addr().to_canonical(), mapped_len) {
+            (IpAddr::V4(address), Some(len)) if net.addr().is_ipv6() => {
+                IpNet::new(address.into(), len).unwrap_or(net)
+            }
+            _ => net,
+        }
+    };
+    Filter {
+        drops: request.drops,
+        peer: request.peer.map(|peer| peer.to_canonical()),
+        address: request.address.map(canonical),
+    }
+}
+
+/// Writes what is there, gathered in `buffer`; returns how many packets.
+fn forward(
+    capture: &mut Capture,
+    buffer: &mut Vec<u8>,
+    stream: &mut impl Write,
+) -> io::Result<usize> {
     let mut packets = 0;
-    let mut buffer = Vec::with_capacity(WRITE_BYTES);
+    buffer.clear();
     let mut result = Ok(());
     capture.drain(|record| {
         packets += 1;
@@ -214,15 +238,15 @@ fn forward(capture: &mut Capture, stream: &mut impl Write) -> io::Result<usize> 
             return;
         }
         let line = CaptureLine::Packet(CapturedPacket::of(record));
-        result = put(&mut buffer, &line);
+        result = put(buffer, &line);
         buffer.extend_from_slice(&record.bytes);
         if result.is_ok() && buffer.len() >= WRITE_BYTES {
-            result = stream.write_all(&buffer);
+            result = stream.write_all(buffer);
             buffer.clear();
         }
     });
     result?;
-    stream.write_all(&buffer)?;
+    stream.write_all(buffer)?;
     Ok(packets)
 }
 
@@ -284,5 +308,59 @@ impl CapturedPacket {
             len: record.len,
             bytes: record.bytes.len(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::control::fixtures;
+    use crate::io::Captures;
+
+    #[test]
+    fn a_mapped_address_is_the_one_that_packets_have() {
+        for (given, expected) in [
+            ("::ffff:10.255.43.0/120", "10.255.43.0/24"),
+            ("::ffff:10.255.43.6/128", "10.255.43.6/32"),
+            // All of IPv4, and more.
+            ("::/0", "::/0"),
+            ("fd00::/64", "fd00::/64"),
+            ("10.255.43.0/24", "10.255.43.0/24"),
+        ] {
+            let request = CaptureRequest {
+                peer: Some("::ffff:10.0.16.14".parse().unwrap()),
+                address: Some(given.parse().unwrap()),
+                ..CaptureRequest::default()
+            };
+            let filter = filter(&request);
+            assert_eq!(filter.peer, Some([10, 0, 16, 14].into()));
+            assert_eq!(filter.address, Some(expected.parse().unwrap()), "{given}");
+        }
+    }
+
+    #[test]
+    fn more_bytes_than_a_packet_has_are_refused_and_not_cut_silently() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let (control, _) = fixtures::control(directory.path());
+        let asked = |snap| CaptureRequest {
+            snap: Some(snap),
+            ..CaptureRequest::default()
+        };
+        assert!(start(&control, &asked(SNAP_BYTES_MAX)).is_ok());
+        for snap in [0, SNAP_BYTES_MAX + 1] {
+            assert!(start(&control, &asked(snap)).is_err(), "{snap}");
+        }
+    }
+
+    #[test]
+    fn what_was_gathered_before_is_not_written_again() {
+        let captures = Arc::new(Captures::default());
+        let mut capture = captures.start(1, Filter::default(), 64).expect("none runs");
+        let mut buffer = b"of the last look".to_vec();
+        let mut out = Vec::new();
+        assert_eq!(forward(&mut capture, &mut buffer, &mut out).unwrap(), 0);
+        assert!(out.is_empty());
     }
 }

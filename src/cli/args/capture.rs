@@ -7,6 +7,7 @@ use clap::Args;
 use ipnet::IpNet;
 
 use crate::control::capture::CaptureRequest;
+use crate::io::capture::SNAP_BYTES_MAX;
 
 /// Packets to capture.
 #[derive(Debug, Clone, Args)]
@@ -27,7 +28,7 @@ pub struct CaptureArgs {
     #[arg(short = 'c', long, value_name = "PACKETS", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
     /// Bytes to keep of each packet, 131072 at the most: more than any has [default: 2048, so that super-frames are cut off]
-    #[arg(short = 's', long = "snap", value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(short = 's', long = "snap", value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1..=SNAP_BYTES_MAX as i64))]
     pub snap: Option<u32>,
 }
 
@@ -90,6 +91,7 @@ mod tests {
             ("--drops", "--write <FILE>"),
             ("-w out -c 0", "'0'"),
             ("-w out -s 0", "'0'"),
+            ("-w out -s 131073", "131073 is not in 1..=131072"),
             ("-w out --address web", "an address such as 10.255.43.6"),
             ("-w out --peer 10.0.16.0/24", "'10.0.16.0/24'"),
         ] {

@@ -23,9 +23,10 @@ use pcap_file::pcapng::blocks::interface_statistics::{
 use pcap_file::pcapng::blocks::opt_common::CommonOption;
 use pcap_file::pcapng::blocks::section_header::{SectionHeaderBlock, SectionHeaderOption};
 
-use super::open;
 use super::outer::{self, Outer};
+use super::outlet::Outlet;
 use crate::DropReason;
+use crate::cli::lab::interrupt::Interrupt;
 use crate::control::capture::{
     CaptureCount, CaptureStarted, CapturedPacket, PacketCount, PacketDirection,
 };
@@ -51,8 +52,12 @@ pub(super) struct File {
 
 impl File {
     /// Creates the file, or replaces what was there, and writes its head.
-    pub(super) fn create(path: &Path, started: &CaptureStarted) -> io::Result<Self> {
-        Self::new(open(path)?, started)
+    pub(super) fn create(
+        path: &Path,
+        started: &CaptureStarted,
+        interrupt: &Interrupt,
+    ) -> io::Result<Self> {
+        Self::new(Box::new(Outlet::open(path, interrupt)?), started)
     }
 
     fn new(out: Box<dyn Write>, started: &CaptureStarted) -> io::Result<Self> {
@@ -201,10 +206,13 @@ fn now() -> Duration {
 
 /// The crate's error has no name outside it.
 fn io_error(error: impl Error + Send + Sync + 'static) -> io::Error {
-    let cause = error.source().and_then(|cause| cause.downcast_ref());
-    match cause.and_then(io::Error::raw_os_error) {
+    let cause = error.source();
+    let Some(cause) = cause.and_then(|cause| cause.downcast_ref::<io::Error>()) else {
+        return io::Error::other(error);
+    };
+    match cause.raw_os_error() {
         Some(errno) => io::Error::from_raw_os_error(errno),
-        None => io::Error::other(error),
+        None => io::Error::new(cause.kind(), cause.to_string()),
     }
 }
 

@@ -5,9 +5,10 @@
 
 mod file;
 mod outer;
+mod outlet;
 mod stream;
 
-use std::io::{self, Write};
+use std::io;
 use std::net::Shutdown;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -25,7 +26,7 @@ use crate::error::{SetupError, errno};
 
 /// How late a signal may be noticed.
 const TICK: Duration = Duration::from_millis(100);
-/// How long the daemon may take to end a capture that it was asked to end.
+/// How long the daemon may say nothing when it was asked for the end. What is on its way before that may take longer.
 const END_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Captures until interrupted, or until as many packets are written as were asked for.
@@ -45,7 +46,7 @@ pub fn run(args: &CaptureArgs, global: &Global) -> Result<(), CliError> {
     let request = Request::Capture(args.request());
     let (started, stream) = client.stream::<CaptureStarted>(&request)?;
     let failed = |error: &io::Error| write_failed(&args.output, error);
-    let file = File::create(&args.output, &started).map_err(|error| failed(&error))?;
+    let file = File::create(&args.output, &started, &interrupt).map_err(|error| failed(&error))?;
     let mut capture = Capture {
         stream: Stream::new(stream, TICK).map_err(broken)?,
         file,
@@ -84,7 +85,11 @@ impl Capture {
                     "end the capture: no answer within {END_PATIENCE:?}"
                 )));
             }
-            match self.stream.next().map_err(broken)? {
+            let event = self.stream.next().map_err(broken)?;
+            if !matches!(event, Event::Nothing) {
+                ending = ending.map(|_| Instant::now());
+            }
+            match event {
                 Event::Packet(_, _) if is_enough => {}
                 Event::Packet(packet, bytes) => {
                     let written = self.file.packet(&packet, bytes);
@@ -129,14 +134,41 @@ fn write_failed(path: &Path, error: &io::Error) -> CliError {
         return CliError::ClosedPipe;
     }
     let told = SetupError::system("write capture", path.display().to_string(), error);
-    told.or_mend("give a file in a directory that may be written to")
-        .into()
+    let mend = match error.kind() {
+        io::ErrorKind::NotFound
+        | io::ErrorKind::NotADirectory
+        | io::ErrorKind::IsADirectory
+        | io::ErrorKind::PermissionDenied
+        | io::ErrorKind::ReadOnlyFilesystem => "give a file in a directory that may be written to",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "there is no room for more: what was captured before is in it"
+        }
+        io::ErrorKind::FileTooLarge => {
+            "no file may be larger here (RLIMIT_FSIZE): what was captured before is in it"
+        }
+        _ => "",
+    };
+    told.or_mend(mend).into()
 }
 
-/// Where packets go: a file, or standard output.
-fn open(path: &Path) -> io::Result<Box<dyn Write>> {
-    if path == Path::new("-") {
-        return Ok(Box::new(io::stdout()));
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_mends_a_write_depends_on_what_failed() {
+        for (errno, expected) in [
+            (libc::EACCES, "EACCES (give a file in a directory that may"),
+            (libc::ENOENT, "ENOENT (give a file in a directory that may"),
+            (libc::ENOSPC, "ENOSPC (there is no room for more: what was"),
+            (libc::EDQUOT, "EDQUOT (there is no room for more: what was"),
+            (libc::EIO, "EIO"),
+        ] {
+            let error = io::Error::from_raw_os_error(errno);
+            let told = write_failed(Path::new("live.pcapng"), &error).to_string();
+            let expected = format!("write capture live.pcapng: {expected}");
+            assert!(told.starts_with(&expected), "{told}");
+            assert_eq!(told == expected, errno == libc::EIO, "{told}");
+        }
     }
-    Ok(Box::new(std::fs::File::create(path)?))
 }

@@ -80,6 +80,14 @@ impl Interrupt {
 }
 
 #[cfg(test)]
+impl Interrupt {
+    /// As after a signal.
+    pub(in crate::cli) fn asked() -> Self {
+        Self(Arc::new(AtomicBool::new(true)))
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -99,7 +107,7 @@ mod tests {
 
     #[test]
     fn a_wait_ends_when_interrupted() {
-        let interrupt = Interrupt(Arc::new(AtomicBool::new(true)));
+        let interrupt = Interrupt::asked();
         let waited = interrupt.wait_for(Duration::from_secs(60), || Ok(None::<()>));
         assert!(matches!(waited, Err(LabError::Interrupted)));
     }
