@@ -1,6 +1,7 @@
 //! From the overlay: what becomes of a packet that the host gives to the TAP.
 
 use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::{Line, Stage, Trace, TraceRequest, Verdict, View, Walk, header_words};
 use crate::control::protocol::Failure;
@@ -127,7 +128,7 @@ fn route(view: &View<'_>, request: &TraceRequest, walk: &mut Walk) -> Option<Mac
         let own = own.copied().find(|subnet| subnet.contains(&dst));
         let says = match own {
             Some(subnet) => format!("{dst} is of this cell's own {subnet}: its link would have it"),
-            None => format!("{dst} is of another cell"),
+            None => format!("{dst} is {}", whose(view, dst)),
         };
         (says, Vec::new())
     });
@@ -152,6 +153,21 @@ fn route(view: &View<'_>, request: &TraceRequest, walk: &mut Walk) -> Option<Mac
         ),
     });
     mac
+}
+
+/// Whose a destination is that is not of this cell.
+fn whose(view: &View<'_>, dst: IpAddr) -> &'static str {
+    if view.tables.local.addresses.contains(&dst) {
+        "this VTEP's, outside its subnet"
+    } else if dst.is_multicast() {
+        "a group's, of no cell (multicast)"
+    } else if dst == IpAddr::from(Ipv4Addr::BROADCAST) {
+        "everybody's, of no cell (broadcast)"
+    } else if dst.is_unspecified() {
+        "nobody's (unspecified)"
+    } else {
+        "of another cell"
+    }
 }
 
 fn fdb(view: &View<'_>, mac: MacAddr, is_routed: bool) -> (String, Vec<Line>) {

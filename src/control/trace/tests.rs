@@ -79,6 +79,26 @@ fn a_drop_ends_the_walk_where_it_happens_and_is_explained() {
 }
 
 #[test]
+fn only_a_cells_address_is_said_to_be_a_cells() {
+    let (_directory, control) = control_of(CONFIG);
+    for (dst, whose) in [
+        ("10.255.43.6", "of another cell"),
+        ("224.0.0.1", "a group's, of no cell (multicast)"),
+        ("255.255.255.255", "everybody's, of no cell (broadcast)"),
+        ("0.0.0.0", "nobody's (unspecified)"),
+    ] {
+        let trace = control.trace(&request("10.255.108.184", dst));
+        let trace = trace.expect("it can be imagined");
+        let step = trace
+            .steps
+            .iter()
+            .find(|step| step.step == Stage::Destination);
+        let says = step.map(|step| step.says.as_str());
+        assert_eq!(says, Some(&*format!("{dst} is {whose}")));
+    }
+}
+
+#[test]
 fn a_narrow_path_is_told_with_what_it_carries() {
     let (_directory, control) = control_of(&CONFIG.replace("lanes", "df = \"inherit\"\nlanes"));
     let tables = control.tables().load_full();
