@@ -187,7 +187,9 @@ impl MarksState {
         match self.trouble() {
             Some(trouble) => tracing::warn!("{trouble}"),
             None => {
-                tracing::info!("no program of others runs before those that carry marks any more")
+                tracing::info!(
+                    "nothing of others' runs before the programs that carry marks any more"
+                )
             }
         }
     }
@@ -199,7 +201,7 @@ impl MarksState {
         let more = if ahead.len() > SHOWN { ", ..." } else { "" };
         (!shown.is_empty()).then(|| {
             format!(
-                "others' programs run before those that carry marks: {}{more}; packets for which one ends the chain (TC_ACT_OK or TCX_PASS instead of TCX_NEXT) lose their mark",
+                "others' run before the programs that carry marks: {}{more}; packets for which one ends the chain (TC_ACT_OK or TCX_PASS instead of TCX_NEXT) lose their mark",
                 shown.join(", ")
             )
         })

@@ -19,13 +19,15 @@ const KIND: &str = "clsact";
 const EVERY_PROTOCOL: u32 = 0x0003_u16.to_be() as u32;
 const PRIORITY_SHIFT: u32 = 16;
 
-/// A program on one side of a device.
+/// What is on one side of a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Filter {
-    /// As whoever added it called it.
-    pub(super) name: String,
-    /// The program's number.
-    pub(super) program: u32,
+    /// `bpf`, `flower` and so on.
+    pub(super) kind: String,
+    /// Of a program, as whoever added it called it.
+    pub(super) name: Option<String>,
+    /// The program's number; a `bpf` filter of the old machine has none.
+    pub(super) program: Option<u32>,
     priority: u32,
     handle: TcHandle,
 }
@@ -47,7 +49,7 @@ impl Netlink {
         unless(Errno::EEXIST, made).map(drop)
     }
 
-    /// The programs on one side, in no order.
+    /// The filters on one side, of every kind, in no order. One of another kind than `bpf` may be there more than once.
     ///
     /// # Errors
     /// If the kernel does not answer.
@@ -56,8 +58,10 @@ impl Netlink {
         interface: u32,
         side: Side,
     ) -> Result<Vec<Filter>, NetlinkError> {
-        let request = RouteNetlinkMessage::GetTrafficFilter(message_for(interface, side));
-        match self.dump(&request) {
+        let mut message = message_for(interface, side);
+        // Those for packets of one protocol too.
+        message.header.info = 0;
+        match self.dump(&RouteNetlinkMessage::GetTrafficFilter(message)) {
             Ok(messages) => Ok(messages.into_iter().filter_map(filter_of).collect()),
             // There is no qdisc that could have any, or this kernel has no filters at all.
             Err(error) => match error.errno() {
@@ -145,18 +149,27 @@ fn message_for(interface: u32, side: Side) -> TcMessage {
     message
 }
 
-/// `None`: another kind of filter, or one that only says that there may be some.
+/// `None`: no filter, one that is reached from others alone, or a `bpf` one that only says that there may be some.
 fn filter_of(message: RouteNetlinkMessage) -> Option<Filter> {
     let RouteNetlinkMessage::NewTrafficFilter(message) = message else {
         return None;
     };
-    let options = message
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            TcAttribute::Options(options) => Some(options),
-            _ => None,
-        });
+    let attributes = || message.attributes.iter();
+    let kind = attributes().find_map(|attribute| match attribute {
+        TcAttribute::Kind(kind) => Some(kind.clone()),
+        _ => None,
+    })?;
+    // Of another chain than the first none runs that one before it does not go to.
+    let is_elsewhere = |attribute| matches!(attribute, &TcAttribute::Chain(chain) if chain != 0);
+    // The kernel tells of an instance before it tells of its filters (`tcf_chain_dump`).
+    let is_placeholder = kind == TcFilterBpf::KIND && message.header.handle == TcHandle::UNSPEC;
+    if attributes().any(is_elsewhere) || is_placeholder {
+        return None;
+    }
+    let options = attributes().find_map(|attribute| match attribute {
+        TcAttribute::Options(options) => Some(options),
+        _ => None,
+    });
     let bpf = || {
         options
             .into_iter()
@@ -175,8 +188,9 @@ fn filter_of(message: RouteNetlinkMessage) -> Option<Filter> {
         _ => None,
     });
     Some(Filter {
-        name: name?,
-        program: program?,
+        kind,
+        name,
+        program,
         priority: message.header.info >> PRIORITY_SHIFT,
         handle: message.header.handle,
     })

@@ -52,34 +52,66 @@ impl Hook {
 pub enum Standing {
     /// One is missing: others detached it.
     Detached,
-    /// Both are there, behind these programs of others. What one of them ends the chain for, ours do not see.
+    /// Both are there, behind these of others. What one of them ends the chain for, ours do not see.
     Attached {
         /// In the order they run, those of the way in first.
         ahead: Vec<Ahead>,
     },
 }
 
-/// A program of others that runs before ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What of others' runs before ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ahead {
     /// Where.
     pub side: Side,
-    /// Its number.
-    pub id: u32,
+    /// What.
+    pub runs: Runs,
+}
+
+/// What runs on one side of a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Runs {
+    /// The program with this number.
+    Program(u32),
+    /// A filter without a program, or one of the old BPF machine.
+    Filter {
+        /// `flower`, `matchall` and so on.
+        kind: String,
+        /// As `tc filter show` has it (`pref`).
+        priority: u32,
+    },
 }
 
 impl fmt::Display for Ahead {
-    /// Its name is told to who has CAP_SYS_ADMIN.
+    /// A program's name is told to who has CAP_SYS_ADMIN.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let way = match self.side {
             Side::Ingress => "in",
             Side::Egress => "out",
         };
-        write!(f, "program {}", self.id)?;
-        if let Ok(info) = tcx::program(self.id).and_then(tcx::info) {
-            write!(f, " ({})", info.name)?;
+        match &self.runs {
+            Runs::Program(id) => {
+                write!(f, "program {id}")?;
+                if let Ok(info) = tcx::program(*id).and_then(tcx::info) {
+                    write!(f, " ({})", info.name)?;
+                }
+            }
+            Runs::Filter { kind, priority } => write!(f, "{kind} filter (pref {priority})")?,
         }
         write!(f, " on the way {way}")
+    }
+}
+
+impl From<Filter> for Runs {
+    fn from(filter: Filter) -> Self {
+        let priority = filter.priority();
+        match filter.program {
+            Some(id) => Self::Program(id),
+            None => Self::Filter {
+                kind: filter.kind,
+                priority,
+            },
+        }
     }
 }
 
@@ -144,11 +176,13 @@ impl MarkPrograms {
     pub fn standing(&mut self) -> Result<Standing, SetupError> {
         let mut ahead = Vec::new();
         for &Program { side, id, .. } in &self.programs {
-            let ids = self.device.order(side, self.hook)?;
-            let Some(place) = ids.iter().position(|&other| other == id) else {
+            let mut order = self.device.order(side, self.hook)?;
+            let ours = Runs::Program(id);
+            let Some(place) = order.iter().position(|other| *other == ours) else {
                 return Ok(Standing::Detached);
             };
-            ahead.extend(ids[..place].iter().map(|&id| Ahead { side, id }));
+            order.truncate(place);
+            ahead.extend(order.into_iter().map(|runs| Ahead { side, runs }));
         }
         Ok(Standing::Attached { ahead })
     }
@@ -213,33 +247,33 @@ impl TapSides {
         }
     }
 
-    /// The numbers of all programs that run on one side until those of `hook` have, in their order.
-    fn order(&mut self, side: Side, hook: Hook) -> Result<Vec<u32>, SetupError> {
-        let mut ids = match hook {
-            Hook::Tcx => Vec::new(),
+    /// All that runs on one side until what is of `hook` has, in its order.
+    fn order(&mut self, side: Side, hook: Hook) -> Result<Vec<Runs>, SetupError> {
+        let of_tcx = match hook {
+            Hook::Tcx => self.ids(side)?,
             // Those of tcx run first, where there are any.
             Hook::Clsact => tcx::attached(self.interface, side).unwrap_or_default(),
         };
-        ids.extend(self.ids(side, hook)?);
-        Ok(ids)
+        let mut order: Vec<_> = of_tcx.into_iter().map(Runs::Program).collect();
+        if hook == Hook::Clsact {
+            let mut filters = self.filters(side)?;
+            filters.sort_by_key(Filter::priority);
+            order.extend(filters.into_iter().map(Runs::from));
+            // One filter may be told of in many messages.
+            order.dedup();
+        }
+        Ok(order)
     }
 
-    /// The numbers of all programs of `hook` on one side, ours and others', in the order they run.
-    fn ids(&mut self, side: Side, hook: Hook) -> Result<Vec<u32>, SetupError> {
-        match hook {
-            Hook::Tcx => tcx::attached(self.interface, side)
-                .map_err(|error| self.failed("BPF_PROG_QUERY", &error)),
-            Hook::Clsact => {
-                let mut filters = self.filters(side)?;
-                filters.sort_by_key(Filter::priority);
-                Ok(filters.iter().map(|filter| filter.program).collect())
-            }
-        }
+    /// The numbers of all programs of tcx on one side, ours and others', in the order they run.
+    fn ids(&self, side: Side) -> Result<Vec<u32>, SetupError> {
+        tcx::attached(self.interface, side).map_err(|error| self.failed("BPF_PROG_QUERY", &error))
     }
 
     /// Attaches a program that is not there yet, in the place of what an earlier daemon left.
     fn put(&mut self, program: &Program, hook: Hook) -> Result<(), SetupError> {
-        if self.ids(program.side, hook)?.contains(&program.id) {
+        let there = self.order(program.side, hook)?;
+        if there.contains(&Runs::Program(program.id)) {
             return Ok(());
         }
         match hook {
@@ -251,7 +285,7 @@ impl TapSides {
     fn put_tcx(&mut self, program: &Program) -> Result<(), SetupError> {
         let side = program.side;
         let mut ours = self.ours_of_tcx(side)?;
-        let first = self.ids(side, Hook::Tcx)?.first().copied();
+        let first = self.ids(side)?.first().copied();
         let is_first = |left: &OwnedFd| tcx::info(left).is_ok_and(|info| Some(info.id) == first);
         if !ours.first().is_some_and(is_first) {
             // Ours is to be first, so not where others put theirs before it. No two of ours at once: the one takes the other's tags for
@@ -337,7 +371,7 @@ impl TapSides {
 
     fn ours_of_clsact(&mut self, side: Side) -> Result<Vec<Filter>, SetupError> {
         let mut filters = self.filters(side)?;
-        filters.retain(|filter| filter.name == program_name(side));
+        filters.retain(|filter| filter.name.as_deref() == Some(program_name(side)));
         Ok(filters)
     }
 

@@ -10,7 +10,7 @@ use etherparse::{Icmpv4Type, NetSlice, PacketBuilder, SlicedPacket, TransportSli
 use libtest_mimic::Failed;
 use silk_vtep::bpf::{Assembler, Register};
 use silk_vtep::io::{Tap, TapOffloads, TapQueue};
-use silk_vtep::netlink::{Ahead, Hook, MarkPrograms, Standing, remove_mark_programs};
+use silk_vtep::netlink::{Ahead, Hook, MarkPrograms, Runs, Standing, remove_mark_programs};
 use silk_vtep::sys::bpf::{ProgramType, load};
 use silk_vtep::sys::tcx::{self, Side};
 use silk_vtep::wire::ethernet::Frame;
@@ -283,7 +283,10 @@ pub(crate) fn programs_of_others_before_ours_are_told() -> Outcome {
     for side in Side::ALL {
         host.run(|| tcx::attach(host.index, side, &others, None))??;
         let id = tcx::info(&others)?.id;
-        let ahead = vec![Ahead { side, id }];
+        let ahead = vec![Ahead {
+            side,
+            runs: Runs::Program(id),
+        }];
         let told = ahead[0].to_string();
         holds(told.contains(&format!("{id} (others) on the way")), &told)?;
         same(
@@ -315,10 +318,27 @@ pub(crate) fn filters_of_others_before_ours_are_told() -> Outcome {
     let host = Host::new()?;
     let mut programs = host.attach(Some(Hook::Clsact))?;
     let mut ahead = || match host.run(|| programs.standing())?? {
-        Standing::Attached { ahead } => Ok::<_, Failed>(ahead.len()),
+        Standing::Attached { ahead } => Ok::<_, Failed>(ahead),
         Standing::Detached => Err("detached".into()),
     };
-    same(ahead()?, 0, "alone")?;
+    same(ahead()?.len(), 0, "alone")?;
     host.run(|| tcx::attach(host.index, Side::Egress, &others, None))??;
-    same(ahead()?, 1, "behind one of tcx")
+    same(ahead()?.len(), 1, "behind one of tcx")?;
+    host.run(|| tcx::detach(host.index, Side::Egress, &others))??;
+    // Ours is before all that there were; those behind it are nobody's trouble, nor those of another chain.
+    let add = |words: &str| {
+        host.ns
+            .exec(&format!("tc filter add dev {NAME} egress {words}"))
+    };
+    let matches = "protocol ip u32 match u32 0 0";
+    for place in ["pref 60000", "pref 1 chain 7"] {
+        let words = format!("{place} {matches}");
+        holds(add(&words)?.status.success(), words)?;
+    }
+    same(ahead()?.len(), 0, "before others")?;
+    let words = format!("pref 2 {matches}");
+    holds(add(&words)?.status.success(), words)?;
+    let told: Vec<_> = ahead()?.iter().map(ToString::to_string).collect();
+    let expected = vec!["u32 filter (pref 2) on the way out".to_owned()];
+    same(told, expected, "behind one that is no program")
 }
