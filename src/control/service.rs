@@ -82,7 +82,10 @@ impl Control {
         });
         let collisions = collisions.iter().map(left_out_of_config);
         let (containers, forgotten) = options.containers.restore(&config.vtep);
-        let warnings = damage.into_iter().chain(stale).chain(collisions);
+        let unkept = options.state.as_ref().map(StateFile::check);
+        let unkept = unkept.and_then(|checked| checked.err().map(|error| error.to_string()));
+        let warnings = damage.into_iter().chain(unkept);
+        let warnings = warnings.chain(stale).chain(collisions);
         let use_of = Use {
             vtep: &config.vtep,
             marks: options.marks,

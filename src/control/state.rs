@@ -73,6 +73,23 @@ impl<T: Serialize + DeserializeOwned> StateFile<T> {
         }
     }
 
+    /// What would keep a save from being made, if anything would: to be told at the start and not when the first change is lost. Makes the
+    /// directory, if there is none.
+    ///
+    /// # Errors
+    /// The directory cannot be made, or not be written to.
+    pub fn check(&self) -> Result<(), SetupError> {
+        let temporary = self.with_suffix(".tmp");
+        let checked = self
+            .open_temporary(&temporary)
+            .and_then(|_| fs::remove_file(&temporary));
+        checked.map_err(|error| {
+            self.error("keep", &errno(&error)).mend(
+                "changes end with the process: give `state_dir` a directory that may be written to",
+            )
+        })
+    }
+
     /// Replaces what is in it. Live entries are on the disk when it returns.
     ///
     /// # Errors
@@ -89,20 +106,25 @@ impl<T: Serialize + DeserializeOwned> StateFile<T> {
             .map_err(|error| self.error("write", &errno(&error)))
     }
 
-    fn replace(&self, bytes: &[u8]) -> io::Result<()> {
-        let directory = self
-            .path
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty());
-        let directory = directory.unwrap_or(Path::new("."));
-        fs::create_dir_all(directory)?;
-        let temporary = self.with_suffix(".tmp");
-        let file = OpenOptions::new()
+    fn directory(&self) -> &Path {
+        let parent = self.path.parent();
+        let named = parent.filter(|parent| !parent.as_os_str().is_empty());
+        named.unwrap_or(Path::new("."))
+    }
+
+    fn open_temporary(&self, path: &Path) -> io::Result<File> {
+        fs::create_dir_all(self.directory())?;
+        OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(true)
             .mode(0o600)
-            .open(&temporary)?;
+            .open(path)
+    }
+
+    fn replace(&self, bytes: &[u8]) -> io::Result<()> {
+        let temporary = self.with_suffix(".tmp");
+        let file = self.open_temporary(&temporary)?;
         self.fill(file, bytes)
             .and_then(|()| fs::rename(&temporary, &self.path))
             // What fails leaves nothing that would fill a full disk further.
@@ -111,7 +133,7 @@ impl<T: Serialize + DeserializeOwned> StateFile<T> {
             return Ok(());
         }
         // Without this a crash may undo the rename.
-        File::open(directory)?.sync_all()
+        File::open(self.directory())?.sync_all()
     }
 
     fn fill(&self, mut file: File, bytes: &[u8]) -> io::Result<()> {
@@ -259,6 +281,22 @@ mod tests {
         assert!(error.starts_with("write live entries "), "{error}");
         assert!(error.ends_with("live.json: EISDIR"), "{error}");
         assert_eq!(state.load(), (vec![group(1)], None));
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_is_told_before_anything_is_lost() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let state = StateFile::new(directory.path().join("state/live.json"));
+        assert_eq!(state.check(), Ok(()));
+        let left = fs::read_dir(directory.path().join("state")).expect("it was made");
+        assert_eq!(left.count(), 0);
+        fs::write(directory.path().join("file"), "").expect("the directory is ours");
+        let state = StateFile::new(directory.path().join("file/live.json"));
+        let error = state.check().expect_err("a file is no directory");
+        let told = error.to_string();
+        assert!(told.starts_with("keep live entries "), "{told}");
+        assert!(told.contains("file/live.json: "), "{told}");
+        assert!(told.contains("`state_dir`"), "{told}");
     }
 
     #[test]

@@ -150,6 +150,18 @@ fn live_entries_that_cannot_be_saved_are_a_warning() {
 }
 
 #[test]
+fn live_entries_that_could_not_be_saved_are_told_at_the_start() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    std::fs::create_dir(directory.path().join("live.json.tmp")).expect("the directory is ours");
+    let (_, warnings) = fixtures::control(directory.path());
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(
+        warnings[0].starts_with("keep live entries "),
+        "{warnings:?}"
+    );
+}
+
+#[test]
 fn a_reload_takes_the_new_peers_and_keeps_the_live_ones() {
     let (directory, control) = start();
     add(&control, peer("10.255.44.0/24", "10.0.16.15"));
