@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -33,6 +34,11 @@ pub(crate) fn cases() -> Vec<Case> {
             tshark_reads(lab, true)
         }),
         case("drops_go_down_a_pipe", pair(), drops_go_down_a_pipe),
+        case(
+            "a_signal_ends_it_though_its_pipe_stands_still",
+            pair(),
+            pipe_stands_still,
+        ),
         case("a_super_frame_is_cut_off_and_says_so", pair(), super_frames),
         case(
             "a_client_that_stands_still_misses_packets_and_nobody_else_does",
@@ -226,6 +232,30 @@ fn drops_go_down_a_pipe(lab: &mut Lab) -> Result {
     let line =
         "drop reason=no-route direction=egress: No route covers the destination.\t10.255.200.1";
     ensure!(lines == [line; 3], "{ended:?}: {said}");
+    Ok(())
+}
+
+fn pipe_stands_still(lab: &mut Lab) -> Result {
+    let directory = TempDir::new()?;
+    let pipe = directory.path().join("pipe");
+    // Who writes to it holds its other end too, and reads nothing.
+    let script = format!(
+        "mkfifo {0} && exec 3<>{0} && exec \"$SILK_VTEP\" capture -w - --socket \"$SOCKET\" >&3",
+        pipe.display()
+    );
+    let output = directory.path().join("stdout");
+    let mut capture = lab.cells[1].daemon()?.start_shell(&script, &output)?;
+    wait_until("there is a pipe", || {
+        Ok(Wait::unless(pipe.exists(), || "none".into()))
+    })?;
+    // The head is written once the daemon has said that it captures.
+    fs::File::open(&pipe)?.read_exact(&mut [0; 28])?;
+    let (a, b) = (lab.cells[0].container()?, lab.cells[1].container()?);
+    // Many times what a pipe holds.
+    Connection::open(b, a)?.upload(3_000_000)?;
+    capture.signal(Signal::SIGTERM)?;
+    let status = capture.wait()?;
+    ensure!(status.code() == Some(1), "{status}");
     Ok(())
 }
 
