@@ -1,8 +1,8 @@
 //! Group policy, nanoseconds per packet: judging a peer's datagram without a policy, under 10 and under 10,000 rules, where a rule lets it
 //! in (`rule`), where none does and its flow began here (`flow`), and where nothing speaks for it (`refused`); noting the flow of a
-//! frame that goes out (`note`). 100,000 flows of 250 containers, UDP frames of 64 bytes, another flow for every packet; `again` is the
+//! frame that goes out (`note`), and of one that begins where another must go for it (`note full`). 100,000 flows of 250 containers, UDP frames of 64 bytes, another flow for every packet; `again` is the
 //! same flow 64 times in a row. What a run tells is the median of its batches of 64, so that a busy machine shows less. And what it takes
-//! to compile the rules.
+//! to compile the rules, and to count the flows of a full table.
 //!
 //! ```text
 //! cargo bench --bench policy
@@ -37,7 +37,7 @@ const OWN: Ipv4Addr = Ipv4Addr::new(10, 255, 108, 0);
 const PEER: Ipv4Addr = Ipv4Addr::new(10, 255, 43, 0);
 const UNDERLAY: Ipv4Addr = Ipv4Addr::new(10, 0, 16, 14);
 
-criterion_group!(benches, judge, note, compile);
+criterion_group!(benches, judge, note, full, count, compile);
 criterion_main!(benches);
 
 fn judge(c: &mut Criterion) {
@@ -176,6 +176,46 @@ fn note(c: &mut Criterion) {
             });
         });
     }
+}
+
+/// Every flow is a new one, and there is no room: the worst case, a flood that our own containers send.
+fn full(c: &mut Criterion) {
+    let flows = FlowTable::new(FlowLimits::default());
+    let size = FlowLimits::default().size as u32;
+    let mut frames = vec![datagram(0, 0); BATCH];
+    let write =
+        |frame: &mut [u8], n: u32| write_flow(frame, n % 10_000_000, (n / 10_000_000) as u16);
+    for n in 0..2 * size {
+        write(&mut frames[0], n);
+        note_one(&flows, &frames[0], flows.moment(Instant::now()));
+    }
+    let mut next = 2 * size;
+    c.bench_function("policy/note full", |b| {
+        b.iter_custom(|packets| {
+            let mut batches = Vec::new();
+            for _ in (0..packets).step_by(BATCH) {
+                for frame in &mut frames {
+                    write(frame, next);
+                    next += 1;
+                }
+                let start = Instant::now();
+                let now = flows.moment(start);
+                frames.iter().for_each(|frame| note_one(&flows, frame, now));
+                batches.push(start.elapsed());
+            }
+            median(batches, packets)
+        });
+    });
+    assert!(flows.counts(flows.moment(Instant::now())).evicted > u64::from(size));
+}
+
+/// The longest that a lane may find a flow locked is a step of it.
+fn count(c: &mut Criterion) {
+    let flows = FlowTable::new(FlowLimits::default());
+    begin_all(&flows, 50_000);
+    c.bench_function("policy/count", |b| {
+        b.iter(|| flows.counts(flows.moment(Instant::now())));
+    });
 }
 
 fn note_one(flows: &FlowTable, datagram: &[u8], now: Moment) {

@@ -124,6 +124,7 @@ impl Solicitation {
 
 /// The address that a packet asks for to take it: by a valid solicitation from the unspecified address (RFC 4862 section 5.4.2).
 #[must_use]
+#[inline]
 pub fn tentative(ip: Ipv6<'_>) -> Option<Ipv6Addr> {
     if !ip.source().is_unspecified() {
         return None;
