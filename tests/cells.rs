@@ -13,6 +13,7 @@ mod cells {
     pub(crate) mod doctor;
     pub(crate) mod exchange;
     pub(crate) mod garbage;
+    pub(crate) mod gone;
     pub(crate) mod health;
     pub(crate) mod kernel_peer;
     pub(crate) mod lanes;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         cells::overlay_v6::cases(),
         cells::path_mtu::cases(),
         cells::policy::cases(),
+        cells::gone::cases(),
         cells::tables::cases(),
         cells::containers::cases(),
         cells::registry::cases(),
