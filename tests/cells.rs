@@ -12,6 +12,7 @@ mod cells {
     pub(crate) mod containers;
     pub(crate) mod doctor;
     pub(crate) mod exchange;
+    pub(crate) mod flood;
     pub(crate) mod garbage;
     pub(crate) mod gone;
     pub(crate) mod health;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         cells::path_mtu::cases(),
         cells::policy::cases(),
         cells::gone::cases(),
+        cells::flood::cases(),
         cells::tables::cases(),
         cells::containers::cases(),
         cells::registry::cases(),

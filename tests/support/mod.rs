@@ -21,6 +21,7 @@ mod site;
 mod snapshot;
 mod stats;
 mod traffic;
+mod tunnel;
 mod underlay;
 
 pub(crate) use burst::{Arrivals, burst_with_replies};
@@ -41,6 +42,7 @@ pub(crate) use site::{OVERLAY, OVERLAY_V6, SITES, Site, VTEP_NAME, mac_text, vte
 pub(crate) use snapshot::Snapshot;
 pub(crate) use stats::Stats;
 pub(crate) use traffic::{Connection, EchoServer, NumberedStream, ping};
+pub(crate) use tunnel::Tunnel;
 pub(crate) use underlay::{ROUTERS_LINK, Underlay, router_link};
 
 use std::thread;

@@ -32,6 +32,11 @@ impl Stats {
         self.0["total"]["drops"][reason].as_u64().unwrap_or(0)
     }
 
+    /// A count of the flow table, such as `evicted`.
+    pub(crate) fn flows(&self, key: &str) -> Result<u64> {
+        count(&self.0["flows"], key)
+    }
+
     /// Frames whose checksum their sender left to a card.
     pub(crate) fn partial_checksums(&self) -> Result<u64> {
         count(&self.0["total"], "partial_checksums")
