@@ -23,6 +23,7 @@ mod cells {
     pub(crate) mod overlay_v6;
     pub(crate) mod path_mtu;
     pub(crate) mod policy;
+    pub(crate) mod policy_packets;
     pub(crate) mod readme;
     pub(crate) mod reconfigure;
     pub(crate) mod registry;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         cells::policy::cases(),
         cells::gone::cases(),
         cells::flood::cases(),
+        cells::policy_packets::cases(),
         cells::tables::cases(),
         cells::containers::cases(),
         cells::registry::cases(),

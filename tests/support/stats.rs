@@ -53,6 +53,12 @@ impl Stats {
         each.collect()
     }
 
+    /// Drops of one peer's packets, by reason.
+    pub(crate) fn peer_drops(&self, index: usize) -> Result<BTreeMap<String, u64>> {
+        let drops = self.0["peers"][index]["drops"].clone();
+        Ok(serde_json::from_value(drops)?)
+    }
+
     /// Per lane: packets sent to the underlay, packets delivered.
     pub(crate) fn lanes(&self) -> Result<Vec<(u64, u64)>> {
         let lanes = self.0["lanes"]

@@ -10,7 +10,7 @@
 //! | ICMP query | its request; its answer by addresses and identifier, if the request went out |
 //! | ICMP error | the flow of the packet that it quotes, which we must have sent to there |
 //! | first fragment | as if it were whole; the transport header must be in it |
-//! | later fragment | by its first one: let in if that was, within the time that reassembly takes |
+//! | later fragment | by its first one: let in if that was, within the time that reassembly takes; else by the default, for without its first it is nothing |
 //! | other protocol | no rule knows it; its flow by addresses and protocol |
 //! | a header that lies or is cut off, more than two VLAN tags or eight extension headers | refused: a denial would not see what a host may find behind |
 //! | ARP; neighbour solicitation and advertisement (RFC 4861) | not judged: they ask where somebody is and carry nothing |
