@@ -24,6 +24,7 @@ mod cells {
     pub(crate) mod path_mtu;
     pub(crate) mod policy;
     pub(crate) mod policy_packets;
+    pub(crate) mod policy_rules;
     pub(crate) mod readme;
     pub(crate) mod reconfigure;
     pub(crate) mod registry;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         cells::gone::cases(),
         cells::flood::cases(),
         cells::policy_packets::cases(),
+        cells::policy_rules::cases(),
         cells::tables::cases(),
         cells::containers::cases(),
         cells::registry::cases(),
