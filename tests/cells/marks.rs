@@ -17,8 +17,8 @@ use crate::support::{
 };
 
 /// VXLAN header, VNI 1: I alone, and with group 3.
-const PLAIN_HEADER: [u8; 8] = [0x08, 0, 0, 0, 0, 0, 1, 0];
-const GROUP_3_HEADER: [u8; 8] = [0x88, 0, 0, 3, 0, 0, 1, 0];
+pub(super) const PLAIN_HEADER: [u8; 8] = [0x08, 0, 0, 0, 0, 0, 1, 0];
+pub(super) const GROUP_3_HEADER: [u8; 8] = [0x88, 0, 0, 3, 0, 0, 1, 0];
 /// Datagrams that flow while a program is detached, and how fast: enough for several looks at the programs.
 const DATAGRAMS: u32 = 2_000;
 const INTERVAL: Duration = Duration::from_millis(4);
@@ -107,7 +107,7 @@ fn bpf(kinds: &[Kind]) -> Plan {
 }
 
 /// What the policy agent of the source cell adds for an application's container (facts: group policy).
-fn mark(cell: &Cell, mark: &str) -> Result {
+pub(super) fn mark(cell: &Cell, mark: &str) -> Result {
     iptables(
         &cell.host,
         &format!(
@@ -134,7 +134,7 @@ fn unmark(cell: &Cell) -> Result {
     iptables(&cell.host, "-t mangle -F FORWARD")
 }
 
-fn iptables(host: &Namespace, arguments: &str) -> Result {
+pub(super) fn iptables(host: &Namespace, arguments: &str) -> Result {
     host.exec(&format!("iptables -w {arguments}")).map(drop)
 }
 
@@ -297,7 +297,7 @@ fn index(cell: &Cell) -> Result<u32> {
 }
 
 /// The numbers of the programs on a cell's TAP, by side.
-fn programs(cell: &Cell) -> Result<[Vec<u32>; 2]> {
+pub(super) fn programs(cell: &Cell) -> Result<[Vec<u32>; 2]> {
     let index = index(cell)?;
     let of = |side| cell.host.run(move || Ok(tcx::attached(index, side)?));
     Ok([of(Side::Ingress)?, of(Side::Egress)?])
@@ -427,7 +427,7 @@ fn kill_9(lab: &mut Lab) -> Result {
 }
 
 /// One ping of the first container is sent under `header`.
-fn is_sent(lab: &Lab, header: [u8; 8]) -> Result {
+pub(super) fn is_sent(lab: &Lab, header: [u8; 8]) -> Result {
     let [a, b] = [&lab.cells[0], &lab.cells[1]];
     let sniffer = Sniffer::start(&a.host)?;
     ping(&a.container()?.namespace, b.site.container, 1, "")?;
@@ -607,7 +607,7 @@ fn auto_decides(lab: &mut Lab) -> Result {
 }
 
 /// `marks` of `link show -j`, and why.
-fn shown(lab: &mut Lab) -> Result<(String, String)> {
+pub(super) fn shown(lab: &mut Lab) -> Result<(String, String)> {
     let links: Value = serde_json::from_str(&lab.cells[0].daemon()?.ctl("link show -j")?)?;
     let ours = &links[0]["silk_vtep"];
     let text = |key: &str| ours[key].as_str().unwrap_or_default().to_owned();
