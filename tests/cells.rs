@@ -33,6 +33,7 @@ mod cells {
     pub(crate) mod restart;
     pub(crate) mod setup;
     pub(crate) mod spoof;
+    pub(crate) mod spoof_solicitation;
     pub(crate) mod stepdown;
     pub(crate) mod tables;
     pub(crate) mod trace;
@@ -73,6 +74,7 @@ fn main() -> ExitCode {
         cells::doctor::cases(),
         cells::garbage::cases(),
         cells::spoof::cases(),
+        cells::spoof_solicitation::cases(),
         cells::trace::cases(),
         cells::capture::cases(),
     ];

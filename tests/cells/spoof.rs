@@ -13,8 +13,8 @@ use crate::support::{
 };
 
 const STRANGER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-const STRANGER_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
-const HEADER: [u8; 8] = [0x08, 0, 0, 0, 0, 0, 1, 0];
+pub(super) const STRANGER_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+pub(super) const HEADER: [u8; 8] = [0x08, 0, 0, 0, 0, 0, 1, 0];
 /// UDP port of what is delivered all the same; nobody listens.
 const PORT: u16 = 9;
 
@@ -347,7 +347,7 @@ fn process_on_the_underlay_address(lab: &mut Lab) -> Result {
 }
 
 /// Wants the first cell to count what `send` sends under `reason` and under no other reason about sources; with `None` under none.
-fn refused(
+pub(super) fn refused(
     lab: &mut Lab,
     what: &str,
     reason: Option<&str>,
@@ -368,7 +368,7 @@ fn refused(
     })
 }
 
-fn mac_of(lab: &Lab, index: usize) -> Result<[u8; 6]> {
+pub(super) fn mac_of(lab: &Lab, index: usize) -> Result<[u8; 6]> {
     let links: Value = serde_json::from_str(&lab.cells[index].host.ip("-j link show eth0")?)?;
     let text = links[0]["address"].as_str().ok_or("a link without a MAC")?;
     let octets = text.split(':').map(|octet| u8::from_str_radix(octet, 16));
@@ -376,7 +376,7 @@ fn mac_of(lab: &Lab, index: usize) -> Result<[u8; 6]> {
     Ok(octets.try_into().map_err(|_| "a MAC has six octets")?)
 }
 
-fn outer(mac: [u8; 6], from: IpAddr, to: IpAddr, datagram: &[u8]) -> Result<Vec<u8>> {
+pub(super) fn outer(mac: [u8; 6], from: IpAddr, to: IpAddr, datagram: &[u8]) -> Result<Vec<u8>> {
     let builder = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 3], mac);
     let mut frame = Vec::new();
     match (from, to) {
@@ -454,7 +454,7 @@ fn advertisement(
 }
 
 /// An IPv6 packet with hop-by-hop options and a length of 0, which a host takes to be as long as its frame.
-fn of_no_length(frame: &[u8]) -> Vec<u8> {
+pub(super) fn of_no_length(frame: &[u8]) -> Vec<u8> {
     let options = [frame[20], 0, 1, 4, 0, 0, 0, 0];
     let mut open = [&frame[..54], &options, &frame[54..]].concat();
     open[18..21].fill(0);
@@ -462,7 +462,7 @@ fn of_no_length(frame: &[u8]) -> Vec<u8> {
 }
 
 /// Behind a tag of VLAN 0, which a host takes for none.
-fn tagged(frame: &[u8]) -> Vec<u8> {
+pub(super) fn tagged(frame: &[u8]) -> Vec<u8> {
     [&frame[..12], &[0x81, 0, 0, 0], &frame[12..]].concat()
 }
 
