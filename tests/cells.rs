@@ -9,6 +9,7 @@ mod support;
 mod cells {
     pub(crate) mod absent;
     pub(crate) mod capture;
+    pub(crate) mod capture_live;
     pub(crate) mod containers;
     pub(crate) mod doctor;
     pub(crate) mod exchange;
@@ -77,6 +78,7 @@ fn main() -> ExitCode {
         cells::spoof_solicitation::cases(),
         cells::trace::cases(),
         cells::capture::cases(),
+        cells::capture_live::cases(),
     ];
     support::run_cases(cases.into_iter().flatten())
 }

@@ -51,13 +51,13 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 /// One capture of the second cell, running.
-struct Running {
+pub(super) struct Running {
     directory: TempDir,
     process: Process,
 }
 
 impl Running {
-    fn start(lab: &mut Lab, words: &str) -> Result<Self> {
+    pub(super) fn start(lab: &mut Lab, words: &str) -> Result<Self> {
         let directory = TempDir::new()?;
         let file = directory.path().join("live.pcapng");
         let errors = directory.path().join("stderr");
@@ -76,11 +76,11 @@ impl Running {
         self.directory.path().join("live.pcapng")
     }
 
-    fn stderr(&self) -> String {
+    pub(super) fn stderr(&self) -> String {
         fs::read_to_string(self.directory.path().join("stderr")).unwrap_or_default()
     }
 
-    fn end(&mut self) -> Result {
+    pub(super) fn end(&mut self) -> Result {
         self.process.signal(Signal::SIGTERM)?;
         let status = self.process.wait()?;
         ensure!(status.success(), "{status}: {}", self.stderr());
@@ -88,7 +88,7 @@ impl Running {
     }
 
     /// The fields of each packet, with tabs between.
-    fn fields(&self, filter: &str, fields: &[&str]) -> Result<Vec<String>> {
+    pub(super) fn fields(&self, filter: &str, fields: &[&str]) -> Result<Vec<String>> {
         let mut command = Command::new("tshark");
         command
             .arg("-r")
@@ -106,26 +106,30 @@ impl Running {
 
     /// By interface: what was wanted, missed and written, as the file's own statistics say.
     fn statistics(&self) -> Result<Vec<[u64; 3]>> {
-        let bytes = fs::read(self.file())?;
-        let mut reader = PcapNgReader::new(&bytes[..])?;
-        let mut found = Vec::new();
-        while let Some(block) = reader.next_block() {
-            let Block::InterfaceStatistics(block) = block?.0 else {
-                continue;
-            };
-            let mut counts = [0; 3];
-            for option in block.options {
-                match option {
-                    InterfaceStatisticsOption::IsbFilterAccept(wanted) => counts[0] = wanted,
-                    InterfaceStatisticsOption::IsbIfDrop(missed) => counts[1] = missed,
-                    InterfaceStatisticsOption::IsbUsrDeliv(written) => counts[2] = written,
-                    _ => {}
-                }
-            }
-            found.push(counts);
-        }
-        Ok(found)
+        statistics(&fs::read(self.file())?)
     }
+}
+
+/// By interface of a capture: what was wanted, missed and written.
+pub(super) fn statistics(capture: &[u8]) -> Result<Vec<[u64; 3]>> {
+    let mut reader = PcapNgReader::new(capture)?;
+    let mut found = Vec::new();
+    while let Some(block) = reader.next_block() {
+        let Block::InterfaceStatistics(block) = block?.0 else {
+            continue;
+        };
+        let mut counts = [0; 3];
+        for option in block.options {
+            match option {
+                InterfaceStatisticsOption::IsbFilterAccept(wanted) => counts[0] = wanted,
+                InterfaceStatisticsOption::IsbIfDrop(missed) => counts[1] = missed,
+                InterfaceStatisticsOption::IsbUsrDeliv(written) => counts[2] = written,
+                _ => {}
+            }
+        }
+        found.push(counts);
+    }
+    Ok(found)
 }
 
 /// A packet of the second cell's container that has nowhere to go.
