@@ -14,7 +14,9 @@ use tempfile::TempDir;
 use super::super::Case;
 use super::capture::{Running, statistics};
 use crate::support::Kind::Silk;
-use crate::support::{Lab, Plan, Result, Stats, Tunnel, Wait, ensure, ping, vtep_mac, wait_until};
+use crate::support::{
+    Daemon, Lab, Plan, Result, Stats, Tunnel, Wait, ensure, ping, vtep_mac, wait_until,
+};
 
 const PINGS: u32 = 5;
 /// An address on the underlay that no peer has.
@@ -138,6 +140,9 @@ fn pipe_that_nobody_reads(lab: &mut Lab) -> Result {
     let tunnel = Tunnel::between(&lab.cells[0], &lab.cells[1])?;
     let frame = spoofed(lab)?;
     let daemon = lab.cells[1].daemon()?;
+    // What it needs for any traffic, it has then.
+    burst(&tunnel, &frame, daemon, BURST)?;
+    let resident = daemon.process()?.resident_bytes()?;
     let words = format!("capture -w {}", pipe.display());
     let mut capture = daemon.start_ctl(&words, &errors)?;
     // Its head says that it runs.
@@ -147,15 +152,8 @@ fn pipe_that_nobody_reads(lab: &mut Lab) -> Result {
         Ok(Wait::unless(!written.is_empty(), || "no head".into()))
     })?;
     // And now nobody reads.
-    let resident = daemon.process()?.resident_bytes()?;
-    for sent in (BURST..=PACKETS).step_by(BURST) {
-        tunnel.send_runs((0..BURST).map(|_| (0, frame.clone())))?;
-        wait_until("every packet was judged", || {
-            let dropped = Stats::read(daemon)?.dropped("source-not-peers");
-            Ok(Wait::unless(dropped == sent as u64, || {
-                format!("{dropped} of {sent}")
-            }))
-        })?;
+    for sent in (2 * BURST..=BURST + PACKETS).step_by(BURST) {
+        burst(&tunnel, &frame, daemon, sent)?;
     }
     let grown = daemon.process()?.resident_bytes()?.saturating_sub(resident);
     ensure!(
@@ -192,6 +190,17 @@ fn pipe_that_nobody_reads(lab: &mut Lab) -> Result {
     );
     ensure!(said == expected, "{said}");
     Ok(())
+}
+
+/// Sends some, and waits until `sent` in all are judged.
+fn burst(tunnel: &Tunnel, frame: &[u8], daemon: &Daemon, sent: usize) -> Result {
+    tunnel.send_runs((0..BURST).map(|_| (0, frame.to_vec())))?;
+    wait_until("every packet was judged", || {
+        let dropped = Stats::read(daemon)?.dropped("source-not-peers");
+        Ok(Wait::unless(dropped == sent as u64, || {
+            format!("{dropped} of {sent}")
+        }))
+    })
 }
 
 /// A packet of the first cell's in a stranger's name: the least work for who refuses it.
