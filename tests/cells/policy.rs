@@ -52,7 +52,12 @@ pub(crate) fn cases() -> Vec<Case> {
         case(
             "a_kernel_peer_is_heard_by_its_marks",
             Plan::of(&[Kernel, Silk]).iptables().vtep_lines(ENFORCED),
-            kernel_peer,
+            |lab| kernel_peer(lab, marked_by_iptables),
+        ),
+        case(
+            "a_kernel_peer_is_heard_by_its_marks_of_nftables",
+            Plan::of(&[Kernel, Silk]).nftables().vtep_lines(ENFORCED),
+            |lab| kernel_peer(lab, marked_by_nftables),
         ),
         case(
             "a_restart_keeps_rules_and_takes_flows_up_again",
@@ -424,16 +429,30 @@ fn bad_input(lab: &mut Lab) -> Result {
     Ok(())
 }
 
-fn kernel_peer(lab: &mut Lab) -> Result {
-    let mark = |lab: &Lab, mark: &str| -> Result {
-        let cell = &lab.cells[0];
-        let from = cell.site.container;
-        cell.host.exec("iptables -w -t mangle -F FORWARD")?;
-        cell.host.exec(&format!(
-            "iptables -w -t mangle -A FORWARD -s {from} -j MARK --set-xmark {mark}"
-        ))?;
-        Ok(())
-    };
+fn marked_by_iptables(cell: &Cell, mark: &str) -> Result {
+    let from = cell.site.container;
+    cell.host.exec("iptables -w -t mangle -F FORWARD")?;
+    cell.host.exec(&format!(
+        "iptables -w -t mangle -A FORWARD -s {from} -j MARK --set-xmark {mark}"
+    ))?;
+    Ok(())
+}
+
+fn marked_by_nftables(cell: &Cell, mark: &str) -> Result {
+    let from = cell.site.container;
+    for words in [
+        "add table ip silk".to_owned(),
+        "add chain ip silk forward { type filter hook forward priority mangle ; }".to_owned(),
+        "flush chain ip silk forward".to_owned(),
+        format!("add rule ip silk forward ip saddr {from} meta mark set {mark}"),
+    ] {
+        cell.host.exec(&format!("nft {words}"))?;
+    }
+    Ok(())
+}
+
+fn kernel_peer(lab: &mut Lab, marked_by: fn(&Cell, &str) -> Result) -> Result {
+    let mark = |lab: &Lab, mark: &str| marked_by(&lab.cells[0], mark);
     admit(&mut lab.cells[1], "group 3 proto tcp")?;
     is_rejected(lab, "without a mark")?;
     // The A and D bits do not change who speaks.
