@@ -20,6 +20,7 @@ mod cells {
     pub(crate) mod kernel_peer;
     pub(crate) mod lanes;
     pub(crate) mod marks;
+    pub(crate) mod marks_detached;
     pub(crate) mod marks_off;
     pub(crate) mod offload;
     pub(crate) mod overlay_v6;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         cells::wire::cases(),
         cells::lanes::cases(),
         cells::marks::cases(),
+        cells::marks_detached::cases(),
         cells::marks_off::cases(),
         cells::offload::cases(),
         cells::kernel_peer::cases(),

@@ -282,7 +282,7 @@ fn header_is_the_kernels(lab: &mut Lab) -> Result {
 }
 
 /// Takes our program on one side of a cell's TAP away, as another's `tc` would.
-fn detach(cell: &Cell, side: Side) -> Result {
+pub(super) fn detach(cell: &Cell, side: Side) -> Result {
     cell.host.run(|| {
         let index = index(cell)?;
         let ids = tcx::attached(index, side)?;
