@@ -9,7 +9,8 @@ use serde_json::Value;
 use super::super::Case;
 use crate::support::Kind::Silk;
 use crate::support::{
-    Arrivals, EchoServer, Lab, Plan, Result, Stats, Wait, burst_with_replies, ensure, wait_until,
+    Arrivals, EchoServer, Lab, Plan, Result, Stats, Wait, burst_with_replies, ensure, receive_one,
+    wait_until,
 };
 
 /// Fresh flows, one after the other. That all of them have both directions on one of two lanes by chance happens once in 2^32.
@@ -179,8 +180,7 @@ impl Flow {
     fn exchange(&self, lab: &mut Lab) -> Result<(usize, usize)> {
         let before = lanes(lab)?;
         self.0.send(b"request")?;
-        self.0
-            .recv(&mut [0; 16])
+        receive_one(&self.0, &mut [0; 16])
             .map_err(|error| format!("a request had no answer: {error}"))?;
         lanes_used_since(lab, &before)
     }

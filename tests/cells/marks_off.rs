@@ -6,8 +6,8 @@ use super::super::Case;
 use super::marks::{GROUP_3_HEADER, PLAIN_HEADER, iptables, is_sent, mark, programs, shown};
 use crate::support::Kind::{Kernel, Silk};
 use crate::support::{
-    Cell, Lab, Plan, Result, Sniffer, Stats, Tunnel, VTEP_NAME, Wait, ensure, ping, vtep_mac,
-    wait_until,
+    Cell, Lab, Plan, Result, Sniffer, Stats, Tunnel, VTEP_NAME, Wait, ensure, ping, receive_one,
+    vtep_mac, wait_until,
 };
 
 /// Pings that come in marked.
@@ -140,7 +140,7 @@ fn policy_is_by_the_header(lab: &mut Lab) -> Result {
         tunnel.send(group, &frame)?;
     }
     let mut received = [0; 16];
-    let len = sink.recv(&mut received)?;
+    let len = receive_one(&sink, &mut received)?;
     ensure!(&received[..len] == b"of group 3", "{:?}", &received[..len]);
     wait_until("the others were refused", || {
         let refused = Stats::read(daemon)?.dropped("policy-denied");

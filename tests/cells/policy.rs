@@ -11,7 +11,7 @@ use super::lanes;
 use crate::support::Kind::{Kernel, Silk};
 use crate::support::{
     Cell, Connection, EchoServer, End, Injector, Lab, Plan, Result, Stats, VTEP_NAME, Wait, ensure,
-    ping, vtep_mac, wait_until,
+    ping, receive_one, vtep_mac, wait_until,
 };
 
 const ENFORCED: &str = "[policy]\nenforce = true\n";
@@ -174,7 +174,7 @@ fn udp_and_icmp(lab: &mut Lab) -> Result {
 /// One request and its answer.
 fn ask(socket: &UdpSocket) -> std::io::Result<usize> {
     socket.send(b"request")?;
-    socket.recv(&mut [0; 16])
+    receive_one(socket, &mut [0; 16])
 }
 
 fn replies_cross_lanes(lab: &mut Lab) -> Result {
@@ -229,7 +229,7 @@ fn errors_about_own_flows(lab: &mut Lab) -> Result {
         (ours, closed.port()),
     )?;
     injector.send(&frame)?;
-    let heard = client.recv(&mut [0; 16]).map_err(|error| error.kind());
+    let heard = receive_one(&client, &mut [0; 16]).map_err(|error| error.kind());
     ensure!(heard == Err(ErrorKind::ConnectionRefused), "{heard:?}");
     Ok(())
 }
@@ -278,7 +278,7 @@ fn fragments_follow_their_first(lab: &mut Lab) -> Result {
             "datagram {n}: {len} bytes arrived"
         );
         server.send_to(&received[..len], from)?;
-        let len = client.recv(&mut received)?;
+        let len = receive_one(&client, &mut received)?;
         ensure!(len == DATAGRAM_BYTES, "reply {n}: {len} bytes");
     }
     Ok(())

@@ -10,7 +10,8 @@ use etherparse::{IpNumber, Ipv4Header, Ipv6Header, PacketBuilder, TcpHeader, Udp
 use super::super::Case;
 use crate::support::Kind::Silk;
 use crate::support::{
-    Connection, End, Lab, Plan, Result, Stats, Tunnel, Wait, ensure, ping, vtep_mac, wait_until,
+    Connection, End, Lab, Plan, Result, Stats, Tunnel, Wait, ensure, ping, receive_one, vtep_mac,
+    wait_until,
 };
 
 /// None is answered, so that nothing but what is sent here is counted.
@@ -167,7 +168,7 @@ fn heard_by(client: &UdpSocket, lab: &mut Lab, v6: bool, port_unreachable: &Prob
     while client.take_error()?.is_some() {}
     let again = Probe::new("once more", port_unreachable.packet.clone(), LET_IN);
     judge(lab, v6, &[again])?;
-    let heard = client.recv(&mut [0; 16]).map_err(|error| error.kind());
+    let heard = receive_one(client, &mut [0; 16]).map_err(|error| error.kind());
     ensure!(heard == Err(ErrorKind::ConnectionRefused), "{heard:?}");
     Ok(())
 }
@@ -296,7 +297,7 @@ fn fragments(lab: &mut Lab, v6: bool) -> Result {
     // The whole one, the two that were put together, and the atomic one.
     let mut received = [0; 2 * PAYLOAD.len()];
     for n in 0..if v6 { 4 } else { 3 } {
-        let len = sink.recv(&mut received)?;
+        let len = receive_one(&sink, &mut received)?;
         ensure!(received[..len] == PAYLOAD, "datagram {n}: {len} bytes");
     }
     goes_on(lab)
@@ -341,7 +342,7 @@ fn cut_off(lab: &mut Lab, v6: bool) -> Result {
     judge(lab, v6, &probes)?;
     for _ in 0..2 {
         let mut received = [0; 16];
-        let len = sink.recv(&mut received)?;
+        let len = receive_one(&sink, &mut received)?;
         ensure!(&received[..len] == b"honest", "{len} bytes");
     }
     goes_on(lab)

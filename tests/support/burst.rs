@@ -5,7 +5,7 @@ use std::net::UdpSocket;
 use std::thread;
 use std::time::Duration;
 
-use super::{Container, Result};
+use super::{Container, Result, receive_one};
 
 /// Datagrams on their way at the most: enough to keep every queue between the ends busy, and fewer than a TAP queue holds (500).
 const WINDOW: u32 = 400;
@@ -105,7 +105,7 @@ fn receive(socket: &UdpSocket, count: u32) -> Result<Arrivals> {
 /// `None` when nothing has arrived for some time.
 fn next(socket: &UdpSocket) -> Result<Option<[u32; 2]>> {
     let mut bytes = [0; 8];
-    match socket.recv(&mut bytes) {
+    match receive_one(socket, &mut bytes) {
         Ok(_) => {
             let [a, b, c, d, e, f, g, h] = bytes;
             Ok(Some([[a, b, c, d], [e, f, g, h]].map(u32::from_be_bytes)))

@@ -5,7 +5,7 @@ use std::net::UdpSocket;
 
 use nix::sys::socket::{setsockopt, sockopt};
 
-use super::{End, Noise, Result, ensure};
+use super::{End, Noise, Result, ensure, receive_one};
 
 /// The largest payload there is.
 const PAYLOAD_MAX: usize = u16::MAX as usize;
@@ -68,7 +68,7 @@ impl Datagrams {
     fn receive(&self, mut expected: BTreeMap<u32, Vec<u8>>) -> Result {
         let mut buffer = vec![0; PAYLOAD_MAX];
         while !expected.is_empty() {
-            let len = self.to.recv(&mut buffer).map_err(|error| {
+            let len = receive_one(&self.to, &mut buffer).map_err(|error| {
                 let lost: Vec<_> = expected.iter().map(|(n, sent)| (n, sent.len())).collect();
                 format!("{error}; number and length of those lost: {lost:?}")
             })?;

@@ -1,5 +1,6 @@
 //! One end of some traffic.
 
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, UdpSocket};
 
 use nix::sys::socket::{setsockopt, sockopt};
@@ -24,5 +25,15 @@ impl End<'_> {
         setsockopt(&socket, sockopt::RcvBufForce, &SOCKET_BUFFER_BYTES)?;
         socket.set_read_timeout(Some(BOUND))?;
         Ok(socket)
+    }
+}
+
+/// Receives one datagram. A process that was stopped and goes on, or thawed, is told of it by every receive that has a bound (signal(7)).
+pub(crate) fn receive_one(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match socket.recv(buffer) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            received => return received,
+        }
     }
 }

@@ -31,7 +31,7 @@ pub(crate) use cell::Cell;
 pub(crate) use container::{Container, host_veth_name};
 pub(crate) use daemon::{Daemon, Ended};
 pub(crate) use datagrams::Datagrams;
-pub(crate) use end::End;
+pub(crate) use end::{End, receive_one};
 pub(crate) use kernel_vtep::KernelVtep;
 pub(crate) use lab::{Kind, Lab, Plan};
 pub(crate) use namespace::{Namespace, udp_port_is_free};

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::{BOUND, Container, End, Namespace, Noise, Result, ensure};
+use super::{BOUND, Container, End, Namespace, Noise, Result, ensure, receive_one};
 
 /// Sends pings 10 ms apart, with more arguments to ping(8), until `count` are answered, and wants the first `count` answered.
 ///
@@ -216,7 +216,7 @@ fn missing_of(socket: &UdpSocket, count: u32) -> Result<Vec<u32>> {
     let mut missing: BTreeSet<u32> = (0..count).collect();
     let mut number = [0; 4];
     while !missing.is_empty() {
-        match socket.recv(&mut number) {
+        match receive_one(socket, &mut number) {
             Ok(_) => missing.remove(&u32::from_be_bytes(number)),
             Err(error) if error.kind() == ErrorKind::WouldBlock => break,
             Err(error) => return Err(error.into()),
