@@ -8,7 +8,7 @@ use super::print;
 use super::tables::Asker;
 use super::words::UsageError;
 use crate::control::protocol::Request;
-use crate::control::trace::{Line, Stage, Step, Trace, Verdict};
+use crate::control::trace::{Line, Stage, Step, Trace};
 use crate::vtep::Fate;
 
 /// What `trace` takes.
@@ -34,7 +34,7 @@ pub fn run(args: &TraceArgs, global: &Global, out: &mut dyn Write) -> Result<(),
 #[must_use]
 pub fn text(trace: &Trace) -> String {
     let mut text: String = trace.steps.iter().map(step).collect();
-    text.push_str(&row("verdict", &verdict(&trace.verdict)));
+    text.push_str(&row("verdict", &verdict(trace)));
     text
 }
 
@@ -68,17 +68,18 @@ fn line(line: &Line) -> String {
     }
 }
 
-fn verdict(verdict: &Verdict) -> String {
-    let word = verdict.verdict.name();
-    let underlay: Vec<_> = verdict.underlay.iter().map(ToString::to_string).collect();
-    match (verdict.verdict, &verdict.reason) {
+fn verdict(trace: &Trace) -> String {
+    let Trace { verdict, way, .. } = trace;
+    let word = verdict.fate.name();
+    let underlay: Vec<_> = way.underlay.iter().map(ToString::to_string).collect();
+    match (verdict.fate, &verdict.reason) {
         (Fate::Drop, Some(reason)) => {
             let meaning = verdict.meaning.as_deref().unwrap_or_default();
             format!("{word} {reason}: {meaning}")
         }
         (Fate::Encap, _) => format!("{word} to {}", underlay.join(",")),
         (Fate::Deliver, _) => format!("{word} from {}", underlay.join(",")),
-        (Fate::Reply | Fate::Drop, _) => word.to_owned(),
+        (Fate::Reply | Fate::Fragment | Fate::Drop, _) => word.to_owned(),
     }
 }
 

@@ -24,12 +24,10 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use socket2::SockRef;
 
-use super::Control;
 use super::protocol::{Failure, Response};
+use super::{Control, Verdict};
 use crate::io::capture::{Capture, Count, Filter, Record, SNAP_BYTES, SNAP_BYTES_MAX};
 use crate::io::worker::Direction;
-use crate::vtep::Fate;
-use crate::wire::{GroupId, Vni};
 
 /// How often the lanes' queues are looked into. In that time a lane fills its queue at some 400,000 packets a second.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
@@ -91,19 +89,8 @@ pub struct CapturedPacket {
     /// From the host, or from the underlay.
     pub direction: PacketDirection,
     /// What became of it.
-    pub verdict: Fate,
-    /// Why it was dropped.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// In the VXLAN header.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub vni: Option<Vni>,
-    /// The low 16 bits of the mark.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub group: Option<GroupId>,
-    /// With A in bit 19 and D in bit 22.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mark: Option<u32>,
+    #[serde(flatten)]
+    pub verdict: Verdict,
     /// To whom it goes, the first of them, or who sent it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer: Option<IpAddr>,
@@ -296,11 +283,12 @@ impl CapturedPacket {
                 Direction::Egress => PacketDirection::Egress,
                 Direction::Ingress => PacketDirection::Ingress,
             },
-            verdict: record.fate,
-            reason: record.reason.map(|reason| reason.name().to_owned()),
-            vni: record.vni,
-            group: record.mark.map(|mark| mark.group()),
-            mark: record.mark.map(|mark| mark.0),
+            verdict: Verdict {
+                reason: record.reason.map(|reason| reason.name().to_owned()),
+                ..Verdict::new(record.fate)
+            }
+            .vni(record.vni)
+            .marked(record.mark),
             peer: record.peer,
             copies: (record.copies > 1).then_some(record.copies),
             sender: record.sender.map(|sender| sender.source),

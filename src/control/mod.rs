@@ -30,6 +30,7 @@ mod service;
 pub mod state;
 pub mod stats;
 pub mod trace;
+mod verdict;
 
 pub use change::{Change, ChangeError, Holder, Owner, Refusal};
 pub use client::Client;
@@ -45,6 +46,7 @@ pub use server::Server;
 pub use service::{ContainerOptions, Control, Options};
 pub use state::StateFile;
 pub use trace::Sending;
+pub use verdict::Verdict;
 
 use std::path::PathBuf;
 

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The words of `trace` and of captures; `replay` has one more, for fragments that wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// The words of `trace`, captures and `replay`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Fate {
     /// It goes to the underlay.
@@ -12,6 +12,8 @@ pub enum Fate {
     Deliver,
     /// It is answered.
     Reply,
+    /// Of `replay` alone, which plays the host: it is part of the datagram that a later fragment completes, whose fate is the datagram's.
+    Fragment,
     /// It goes nowhere.
     Drop,
 }
@@ -24,6 +26,7 @@ impl Fate {
             Self::Encap => "encap",
             Self::Deliver => "deliver",
             Self::Reply => "reply",
+            Self::Fragment => "fragment",
             Self::Drop => "drop",
         }
     }

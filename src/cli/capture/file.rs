@@ -160,12 +160,13 @@ impl File {
 fn comment(packet: &CapturedPacket) -> String {
     use std::fmt::Write as _;
 
-    let mut text = packet.verdict.name().to_owned();
+    let verdict = &packet.verdict;
+    let mut text = verdict.fate.name().to_owned();
     let mut put = |words: std::fmt::Arguments<'_>| {
         // Writing to a String cannot fail.
         let _ = text.write_fmt(words);
     };
-    if let Some(reason) = &packet.reason {
+    if let Some(reason) = &verdict.reason {
         put(format_args!(" reason={reason}"));
     }
     let direction = match packet.direction {
@@ -173,10 +174,10 @@ fn comment(packet: &CapturedPacket) -> String {
         PacketDirection::Ingress => "ingress",
     };
     put(format_args!(" direction={direction}"));
-    if let Some(vni) = packet.vni {
+    if let Some(vni) = verdict.vni {
         put(format_args!(" vni={vni}"));
     }
-    if let (Some(group), Some(mark)) = (packet.group, packet.mark) {
+    if let (Some(group), Some(mark)) = (verdict.group, verdict.mark) {
         let bit = |bit: u32| u8::from(mark & bit != 0);
         let (d, a) = (bit(Mark::DONT_LEARN), bit(Mark::POLICY_APPLIED));
         put(format_args!(" group={group} d={d} a={a}"));
@@ -187,8 +188,8 @@ fn comment(packet: &CapturedPacket) -> String {
     if let Some(copies) = packet.copies {
         put(format_args!(" copies={copies}"));
     }
-    if packet.verdict == Fate::Drop {
-        let reason = packet.reason.as_deref();
+    if verdict.fate == Fate::Drop {
+        let reason = verdict.reason.as_deref();
         let known = DropReason::ALL
             .into_iter()
             .find(|known| Some(known.name()) == reason);
@@ -225,6 +226,7 @@ mod tests {
 
     use super::*;
     use crate::cli::capture::outer::PAYLOAD_MAX;
+    use crate::control::Verdict;
     use crate::host::{Addresses, Captured, Host, Link, Outcome, Rules};
     use crate::vtep::fixture::*;
 
@@ -256,11 +258,14 @@ mod tests {
         CapturedPacket {
             at: (1_764_000_000, 5),
             direction: PacketDirection::Ingress,
-            verdict: Fate::Drop,
-            reason: Some("source-not-peers".to_owned()),
-            vni: Some(crate::wire::Vni::SILK),
-            group: Some(GROUP),
-            mark: Some(0x40_0003),
+            verdict: Verdict {
+                fate: Fate::Drop,
+                reason: Some("source-not-peers".to_owned()),
+                meaning: None,
+                vni: Some(crate::wire::Vni::SILK),
+                group: Some(GROUP),
+                mark: Some(0x40_0003),
+            },
             peer: Some(PEER_UNDERLAY),
             copies: None,
             sender: Some(sender.parse().unwrap()),
@@ -344,8 +349,11 @@ mod tests {
             let frame = from_host(0);
             let sent = CapturedPacket {
                 direction: PacketDirection::Egress,
-                verdict: Fate::Encap,
-                reason: None,
+                verdict: Verdict {
+                    fate: Fate::Encap,
+                    reason: None,
+                    ..packet.verdict
+                },
                 copies: Some(3),
                 sender: None,
                 tos: None,

@@ -42,7 +42,7 @@ pub(super) fn outward(from: &Cell, to: &Cell) -> Result<Vec<Step>, DemoError> {
     let packet = packet(from, to);
     let trace = asker.trace("the daemon: its tables, line by line", "", packet)?;
     let underlay = IpAddr::from(to.place.plan.underlay);
-    if trace.verdict.verdict != Fate::Encap || trace.verdict.underlay != [underlay] {
+    if trace.verdict.fate != Fate::Encap || trace.way.underlay != [underlay] {
         return Err(astray(
             from,
             format_args!("the packet does not lead to {underlay}"),
@@ -70,7 +70,7 @@ pub(super) fn inward(from: &Cell, to: &Cell) -> Result<Vec<Step>, DemoError> {
         &words,
         packet,
     )?;
-    if trace.verdict.verdict != Fate::Deliver {
+    if trace.verdict.fate != Fate::Deliver {
         return Err(astray(to, "the packet is not delivered"));
     }
     let host_link = container::host_name(to.place.plan.container);

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::line::{Line, Reason, Underlay, Verdict};
+use super::line::{Line, Reason, Underlay};
 use crate::DropReason;
 use crate::control::config::VtepConfig;
 use crate::host::{Datagram, Outgoing, Unsendable};
@@ -10,7 +10,7 @@ use crate::io::DEFAULT_SOURCE_PORTS;
 use crate::io::flows::{FlowTable, Moment};
 use crate::io::source_ports::{pick, spread};
 use crate::tables::{Destination, Tables};
-use crate::vtep::{self, Egress, Encap, Ingress, Received};
+use crate::vtep::{self, Egress, Encap, Fate, Ingress, Received};
 use crate::wire::ethernet::Frame;
 use crate::wire::vxlan::{self, Header};
 use crate::wire::{MacAddr, Mark, ethernet, ip, mark_tag};
@@ -90,7 +90,7 @@ impl<'t> Judge<'t> {
             },
             Egress::Reply(reply) => {
                 sink.put(reply.frame())?;
-                Ok(Line::new(n, Verdict::Reply))
+                Ok(Line::new(n, Fate::Reply))
             }
             // Nobody tells replay of a path that is narrower than the underlay.
             Egress::Fragment { .. } | Egress::TooBig(_) => {
@@ -147,7 +147,7 @@ impl<'t> Judge<'t> {
                     ip::write_ecn(&mut self.frame, ecn);
                 }
                 sink.put(&self.frame)?;
-                Line::new(n, Verdict::Deliver).mark(deliver.mark)
+                Line::new(n, Fate::Deliver).mark(deliver.mark)
             }
             Ingress::Unsolicited { .. } => Line::drop(n, Reason::Daemon(DropReason::PolicyDenied)),
             Ingress::Reply { reply, peer: _ } => self.reply(n, reply.frame(), sink)?,
@@ -167,7 +167,7 @@ impl<'t> Judge<'t> {
             Egress::Drop(reason) => Err(reason),
         };
         Ok(match refused {
-            Ok(()) => Line::new(n, Verdict::Reply),
+            Ok(()) => Line::new(n, Fate::Reply),
             Err(reason) => Line::drop(n, Reason::Daemon(reason)),
         })
     }
@@ -212,7 +212,7 @@ impl<'t> Judge<'t> {
 }
 
 fn encapsulated<'t>(n: u64, encap: &Encap<'t>) -> Line<'t> {
-    let line = Line::new(n, Verdict::Encap).mark(encap.mark);
+    let line = Line::new(n, Fate::Encap).mark(encap.mark);
     match encap.destinations {
         [] => line,
         [one] => line

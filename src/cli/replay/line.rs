@@ -6,47 +6,22 @@ use std::net::IpAddr;
 use serde::{Serialize, Serializer};
 
 use crate::DropReason;
+use crate::control::Verdict;
 use crate::host::HostDrop;
 use crate::tables::Destination;
+use crate::vtep::Fate;
 use crate::wire::{Mark, Vni};
 
 /// One packet's verdict; in JSON an object with these keys, those that do not apply left out.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(super) struct Line<'t> {
     /// The packet's number, from 1.
     n: u64,
-    pub(super) verdict: Verdict,
-    /// Why it was dropped.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) reason: Option<Reason>,
-    /// Of the VXLAN header.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    vni: Option<Vni>,
-    /// The group policy id: the low 16 bits of the mark.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    group: Option<u16>,
-    /// What the header was made of; what the kernel's device would leave in `skb->mark`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    mark: Option<u32>,
+    #[serde(flatten)]
+    pub(super) verdict: Verdict<Reason>,
     /// To whom it goes, from whom it comes.
     #[serde(skip_serializing_if = "Option::is_none")]
     underlay: Option<Underlay<'t>>,
-}
-
-/// What happened to a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Verdict {
-    /// It went to the underlay.
-    Encap,
-    /// It went to the host.
-    Deliver,
-    /// It was answered.
-    Reply,
-    /// It is part of the datagram that a later fragment completed, and that one's verdict is the datagram's.
-    Fragment,
-    /// It went nowhere.
-    Drop,
 }
 
 /// Why a packet was dropped.
@@ -67,33 +42,32 @@ pub(super) enum Underlay<'t> {
 }
 
 impl<'t> Line<'t> {
-    pub(super) fn new(n: u64, verdict: Verdict) -> Self {
+    pub(super) fn new(n: u64, fate: Fate) -> Self {
+        Self::of(n, Verdict::new(fate))
+    }
+
+    pub(super) fn drop(n: u64, reason: Reason) -> Self {
+        Self::of(n, Verdict::drop(reason))
+    }
+
+    fn of(n: u64, verdict: Verdict<Reason>) -> Self {
         Self {
             n,
             verdict,
-            reason: None,
-            vni: None,
-            group: None,
-            mark: None,
             underlay: None,
         }
     }
 
-    pub(super) fn drop(n: u64, reason: Reason) -> Self {
-        Self {
-            reason: Some(reason),
-            ..Self::new(n, Verdict::Drop)
-        }
-    }
-
     pub(super) fn vni(self, vni: Option<Vni>) -> Self {
-        Self { vni, ..self }
+        Self {
+            verdict: self.verdict.vni(vni),
+            ..self
+        }
     }
 
     pub(super) fn mark(self, mark: Option<Mark>) -> Self {
         Self {
-            group: mark.map(|mark| mark.group().0),
-            mark: mark.map(|mark| mark.0),
+            verdict: self.verdict.marked(mark),
             ..self
         }
     }
@@ -102,18 +76,6 @@ impl<'t> Line<'t> {
         Self {
             underlay: Some(underlay),
             ..self
-        }
-    }
-}
-
-impl Verdict {
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Encap => "encap",
-            Self::Deliver => "deliver",
-            Self::Reply => "reply",
-            Self::Fragment => "fragment",
-            Self::Drop => "drop",
         }
     }
 }
@@ -165,15 +127,16 @@ impl fmt::Display for Underlay<'_> {
 /// One line of text.
 impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.n, self.verdict.name())?;
-        if let Some(reason) = self.reason {
+        let verdict = &self.verdict;
+        write!(f, "{} {}", self.n, verdict.fate.name())?;
+        if let Some(reason) = verdict.reason {
             write!(f, " {}", reason.name())?;
         }
-        if let Some(vni) = self.vni {
+        if let Some(vni) = verdict.vni {
             write!(f, " vni {vni}")?;
         }
-        if let (Some(group), Some(mark)) = (self.group, self.mark) {
-            write!(f, " group {group:#06x} mark {mark:#x}")?;
+        if let (Some(group), Some(mark)) = (verdict.group, verdict.mark) {
+            write!(f, " group {group} mark {mark:#x}")?;
         }
         if let Some(underlay) = self.underlay {
             write!(f, " underlay {underlay}")?;
@@ -188,12 +151,12 @@ mod tests {
 
     #[test]
     fn keys_that_do_not_apply_are_left_out() {
-        let full = Line::new(1, Verdict::Encap)
+        let full = Line::new(1, Fate::Encap)
             .vni(Some(Vni::SILK))
             .mark(Some(Mark(0x40_0003)))
             .underlay(Underlay::One([10, 0, 16, 14].into()));
         let drop = Line::drop(2, Reason::Daemon(DropReason::UnknownVni));
-        let [json, dropped] = [full, drop].map(|line| serde_json::to_string(&line).unwrap());
+        let [json, dropped] = [&full, &drop].map(|line| serde_json::to_string(line).unwrap());
         assert_eq!(
             json,
             r#"{"n":1,"verdict":"encap","vni":1,"group":3,"mark":4194307,"underlay":"10.0.16.14"}"#

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind, Write};
 
-use super::line::{Line, Reason, Verdict};
+use super::line::{Line, Reason};
 use crate::cli::print::{Align, columns};
 use crate::host::{HostDrop, Settled};
+use crate::vtep::Fate;
 
 /// Lines and their sum, on their way to `out`.
 pub(super) struct Report<'t, W> {
@@ -18,7 +19,7 @@ pub(super) struct Report<'t, W> {
     /// From the first fragment on whose fate is open, everything that came since: bounded by
     /// [`MAX_AGE_PACKETS`](crate::host::MAX_AGE_PACKETS).
     waiting: VecDeque<Waiting<'t>>,
-    counts: BTreeMap<(Verdict, Option<Reason>), u64>,
+    counts: BTreeMap<(Fate, Option<Reason>), u64>,
     packets: u64,
 }
 
@@ -75,8 +76,8 @@ impl<'t, W: Write> Report<'t, W> {
                 *waiting = Waiting::Line(of_fragment(packet, fate));
             }
         }
-        while let Some(&Waiting::Line(line)) = self.waiting.front() {
-            self.waiting.pop_front();
+        let is_line = |waiting: &mut Waiting<'_>| matches!(waiting, Waiting::Line(_));
+        while let Some(Waiting::Line(line)) = self.waiting.pop_front_if(is_line) {
             self.print(line)?;
         }
         Ok(())
@@ -92,7 +93,8 @@ impl<'t, W: Write> Report<'t, W> {
     }
 
     fn print(&mut self, line: Line<'t>) -> io::Result<()> {
-        *self.counts.entry((line.verdict, line.reason)).or_default() += 1;
+        let counted = (line.verdict.fate, line.verdict.reason);
+        *self.counts.entry(counted).or_default() += 1;
         if self.json {
             self.write(|out| {
                 serde_json::to_writer(&mut *out, &line)?;
@@ -119,23 +121,23 @@ impl<'t, W: Write> Report<'t, W> {
 
 fn of_fragment<'t>(packet: u64, fate: Result<(), HostDrop>) -> Line<'t> {
     match fate {
-        Ok(()) => Line::new(packet, Verdict::Fragment),
+        Ok(()) => Line::new(packet, Fate::Fragment),
         Err(reason) => Line::drop(packet, Reason::Host(reason)),
     }
 }
 
 /// A row for each verdict, of the drops the most frequent first, and their sum.
-fn summary(counts: &BTreeMap<(Verdict, Option<Reason>), u64>) -> String {
+fn summary(counts: &BTreeMap<(Fate, Option<Reason>), u64>) -> String {
     let mut counts: Vec<_> = counts.iter().collect();
-    counts.sort_by_key(|&(&(verdict, _), &count)| (verdict, std::cmp::Reverse(count)));
+    counts.sort_by_key(|&(&(fate, _), &count)| (fate, std::cmp::Reverse(count)));
     let total: u64 = counts.iter().map(|&(_, count)| count).sum();
-    let row = |(&(verdict, reason), count): (&(Verdict, Option<Reason>), &u64)| {
+    let row = |(&(fate, reason), count): (&(Fate, Option<Reason>), &u64)| {
         let (name, meaning) = match reason {
             Some(reason) => {
-                let name = format!("{} {}", verdict.name(), reason.name());
+                let name = format!("{} {}", fate.name(), reason.name());
                 (name, reason.meaning().trim())
             }
-            None => (verdict.name().to_owned(), ""),
+            None => (fate.name().to_owned(), ""),
         };
         [name, count.to_string(), meaning.to_owned()]
     };
@@ -161,7 +163,7 @@ mod tests {
     fn lines_keep_their_order_while_fragments_wait() {
         let mut out = Vec::new();
         let mut report = Report::new(&mut out, false, false);
-        let deliver = |n| Line::new(n, Verdict::Deliver);
+        let deliver = |n| Line::new(n, Fate::Deliver);
         report.put(deliver(1)).unwrap();
         report.wait();
         report.put(deliver(3)).unwrap();
@@ -207,8 +209,8 @@ packets, total                 6
 
     #[test]
     fn a_closed_pipe_ends_it_unless_there_is_other_work() {
-        let line = Line::new(1, Verdict::Deliver);
-        assert!(Report::new(Closed, true, false).put(line).is_err());
+        let line = Line::new(1, Fate::Deliver);
+        assert!(Report::new(Closed, true, false).put(line.clone()).is_err());
         let mut deaf = Report::new(Closed, true, true);
         assert!(deaf.put(line).is_ok());
         assert!(deaf.finish().is_ok());

@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use super::{Line, Stage, Trace, TraceRequest, Verdict, View, Walk, header_words};
+use super::{Line, Stage, Trace, TraceRequest, View, Walk, Way, header_words};
+use crate::control::Verdict;
 use crate::control::protocol::Failure;
 use crate::drop_reason::DropReason;
 use crate::tables::MarkSource;
@@ -49,10 +50,10 @@ pub(super) fn walk(view: &View<'_>, request: &TraceRequest) -> Result<Trace, Fai
     Ok(Trace {
         ifname: view.vtep.name.clone(),
         steps: walk.steps,
-        verdict: Verdict {
-            vni: Some(local.vni),
+        verdict: verdict(&judged).vni(Some(local.vni)),
+        way: Way {
             underlay: vec![from],
-            ..verdict(&judged)
+            ..Way::default()
         },
     })
 }
@@ -212,9 +213,9 @@ fn verdict(judged: &Ingress<'_>) -> Verdict {
     match judged {
         Ingress::Deliver(deliver) => Verdict::new(Fate::Deliver).marked(deliver.mark),
         Ingress::Unsolicited { deliver, .. } => {
-            Verdict::drop(DropReason::PolicyDenied).marked(deliver.mark)
+            Verdict::explained(DropReason::PolicyDenied).marked(deliver.mark)
         }
         Ingress::Reply { .. } => Verdict::new(Fate::Reply),
-        Ingress::Drop { reason, .. } => Verdict::drop(*reason),
+        Ingress::Drop { reason, .. } => Verdict::explained(*reason),
     }
 }

@@ -19,13 +19,13 @@ pub use packet::{Proto, TraceRequest};
 pub use stage::Stage;
 pub(in crate::control) use view::View;
 
+use super::Verdict;
 use super::policy::PolicyRow;
 use super::protocol::Failure;
 use super::rows::{FdbRow, GroupRow, NeighRow, PeerRow, RouteRow};
 use crate::drop_reason::DropReason;
 use crate::io::MarkTags;
-use crate::vtep::Fate;
-use crate::wire::{GroupId, Mark, Vni};
+use crate::wire::Mark;
 
 /// What decides beside the tables how the lanes send.
 #[derive(Clone, Debug)]
@@ -48,6 +48,9 @@ pub struct Trace {
     /// What they come to.
     #[serde(flatten)]
     pub verdict: Verdict,
+    /// And over which way.
+    #[serde(flatten)]
+    pub way: Way,
 }
 
 /// One decision.
@@ -83,26 +86,9 @@ pub enum Line {
     Policy(PolicyRow),
 }
 
-/// What the dataplane does with the packet; keys that do not apply are left out, and those that `replay --json` has too are the same.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Verdict {
-    /// In one word.
-    pub verdict: Fate,
-    /// Why it is dropped.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// What that means.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub meaning: Option<String>,
-    /// In the VXLAN header.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub vni: Option<Vni>,
-    /// In the VXLAN header.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub group: Option<GroupId>,
-    /// What the group is part of.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mark: Option<u32>,
+/// Its way on the underlay; keys that do not apply are left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Way {
     /// To whom it goes, or who it is from.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub underlay: Vec<IpAddr>,
@@ -118,40 +104,6 @@ pub struct Verdict {
     /// Outer DF.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub df: Option<bool>,
-}
-
-impl Verdict {
-    fn new(verdict: Fate) -> Self {
-        Self {
-            verdict,
-            reason: None,
-            meaning: None,
-            vni: None,
-            group: None,
-            mark: None,
-            underlay: Vec::new(),
-            source_port: None,
-            ttl: None,
-            tos: None,
-            df: None,
-        }
-    }
-
-    fn drop(reason: DropReason) -> Self {
-        Self {
-            reason: Some(reason.name().to_owned()),
-            meaning: Some(reason.meaning().trim().to_owned()),
-            ..Self::new(Fate::Drop)
-        }
-    }
-
-    fn marked(self, mark: Option<Mark>) -> Self {
-        Self {
-            group: mark.map(Mark::group),
-            mark: mark.map(|mark| mark.0),
-            ..self
-        }
-    }
 }
 
 /// Walks the packet.

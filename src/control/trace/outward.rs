@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::{Line, Stage, Trace, TraceRequest, Verdict, View, Walk, header_words};
+use super::{Line, Stage, Trace, TraceRequest, View, Walk, Way, header_words};
+use crate::control::Verdict;
 use crate::control::protocol::Failure;
 use crate::drop_reason::DropReason;
 use crate::io::source_ports::pick;
@@ -48,7 +49,8 @@ pub(super) fn walk(view: &View<'_>, request: &TraceRequest) -> Result<Trace, Fai
     Ok(Trace {
         ifname: view.vtep.name.clone(),
         steps: walk.steps,
-        verdict: verdict(view, &judged, &frame),
+        verdict: verdict(&judged, &frame),
+        way: way(view, &judged),
     })
 }
 
@@ -282,26 +284,36 @@ fn reason_of(judged: &Egress<'_>, frame: &[u8]) -> Option<DropReason> {
     }
 }
 
-fn verdict(view: &View<'_>, judged: &Egress<'_>, frame: &[u8]) -> Verdict {
+fn verdict(judged: &Egress<'_>, frame: &[u8]) -> Verdict {
     match judged {
-        Egress::Encap(encap) | Egress::Fragment { encap, .. } => Verdict {
-            vni: encap.destinations.first().map(|to| to.vni),
-            underlay: encap
-                .destinations
-                .iter()
-                .map(|to| to.underlay.ip())
-                .collect(),
-            source_port: source_port(view, encap),
-            ttl: Some(encap.outer.ttl),
-            tos: Some(encap.outer.tos),
-            df: Some(encap.outer.df),
-            ..Verdict::new(Fate::Encap).marked(encap.mark)
-        },
-        Egress::TooBig(too_big) => Verdict {
-            underlay: vec![too_big.peer.underlay],
-            ..Verdict::drop(too_big.reason(frame))
-        },
+        Egress::Encap(encap) | Egress::Fragment { encap, .. } => {
+            let first = encap.destinations.first();
+            Verdict::new(Fate::Encap)
+                .vni(first.map(|to| to.vni))
+                .marked(encap.mark)
+        }
+        Egress::TooBig(too_big) => Verdict::explained(too_big.reason(frame)),
         Egress::Reply(_) => Verdict::new(Fate::Reply),
-        Egress::Drop(reason) => Verdict::drop(*reason),
+        Egress::Drop(reason) => Verdict::explained(*reason),
+    }
+}
+
+fn way(view: &View<'_>, judged: &Egress<'_>) -> Way {
+    match judged {
+        Egress::Encap(encap) | Egress::Fragment { encap, .. } => {
+            let destinations = encap.destinations.iter();
+            Way {
+                underlay: destinations.map(|to| to.underlay.ip()).collect(),
+                source_port: source_port(view, encap),
+                ttl: Some(encap.outer.ttl),
+                tos: Some(encap.outer.tos),
+                df: Some(encap.outer.df),
+            }
+        }
+        Egress::TooBig(too_big) => Way {
+            underlay: vec![too_big.peer.underlay],
+            ..Way::default()
+        },
+        Egress::Reply(_) | Egress::Drop(_) => Way::default(),
     }
 }

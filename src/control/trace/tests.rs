@@ -10,9 +10,9 @@ use crate::control::{Change, Control, Entry, Origin, PeerSpec};
 use crate::io::source_ports::pick;
 use crate::tables::Tables;
 use crate::tables::policy::{self, Action};
-use crate::vtep::{self, Egress, Ingress, Received};
-use crate::wire::MacAddr;
+use crate::vtep::{self, Egress, Fate, Ingress, Received};
 use crate::wire::vxlan::Header;
+use crate::wire::{GroupId, MacAddr};
 
 fn control_of(text: &str) -> (tempfile::TempDir, Arc<Control>) {
     let directory = tempfile::tempdir().expect("a temporary directory");
@@ -113,11 +113,7 @@ fn a_narrow_path_is_told_with_what_it_carries() {
         let trace = control.trace(request).expect("it can be imagined");
         let last = trace.steps.last().expect("a packet at the least");
         assert_eq!(last.step, Stage::Mtu);
-        (
-            trace.verdict.verdict,
-            trace.verdict.reason,
-            last.says.clone(),
-        )
+        (trace.verdict.fate, trace.verdict.reason, last.says.clone())
     };
     let (fate, reason, says) = told(&large(true, 1301));
     assert_eq!((fate, reason.as_deref()), (Fate::Drop, Some("path-mtu")));
@@ -345,7 +341,7 @@ fn frame(asked: &TraceRequest, macs: [MacAddr; 2]) -> Vec<u8> {
 }
 
 /// What the core says of the packet when it really comes.
-fn judged_outward(tables: &Tables, asked: &TraceRequest) -> Verdict {
+fn judged_outward(tables: &Tables, asked: &TraceRequest) -> (Verdict, Way) {
     let own = tables.local.mac;
     let mac = asked.mac.unwrap_or_else(|| match tables.local.routing {
         true => own,
@@ -353,11 +349,10 @@ fn judged_outward(tables: &Tables, asked: &TraceRequest) -> Verdict {
     });
     let mark = asked.mark.map_or(Mark::NONE, Mark);
     let bytes = frame(asked, [mac, own]);
-    match vtep::egress(tables, &bytes, mark) {
+    let verdict = match vtep::egress(tables, &bytes, mark) {
         Egress::Encap(encap) | Egress::Fragment { encap, .. } => {
             let ports = fixtures::sending().source_ports;
-            Verdict {
-                vni: Some(encap.destinations[0].vni),
+            let way = Way {
                 underlay: encap
                     .destinations
                     .iter()
@@ -367,16 +362,21 @@ fn judged_outward(tables: &Tables, asked: &TraceRequest) -> Verdict {
                 ttl: Some(encap.outer.ttl),
                 tos: Some(encap.outer.tos),
                 df: Some(encap.outer.df),
+            };
+            let verdict = Verdict {
+                vni: Some(encap.destinations[0].vni),
                 ..Verdict::new(Fate::Encap).marked(encap.mark)
-            }
+            };
+            return (verdict, way);
         }
         Egress::Reply(_) => Verdict::new(Fate::Reply),
-        Egress::TooBig(too_big) => Verdict::drop(too_big.reason(&bytes)),
-        Egress::Drop(reason) => Verdict::drop(reason),
-    }
+        Egress::TooBig(too_big) => Verdict::explained(too_big.reason(&bytes)),
+        Egress::Drop(reason) => Verdict::explained(reason),
+    };
+    (verdict, Way::default())
 }
 
-fn judged_inward(tables: &Tables, asked: &TraceRequest, from: IpAddr) -> Verdict {
+fn judged_inward(tables: &Tables, asked: &TraceRequest, from: IpAddr) -> (Verdict, Way) {
     let macs = tables.resolve(asked.src).ok().map(|found| found.mac);
     let mac = asked.mac.or(macs);
     // Where nobody says, any MAC that the sender has: of those the tables have but one.
@@ -401,16 +401,16 @@ fn judged_inward(tables: &Tables, asked: &TraceRequest, from: IpAddr) -> Verdict
     let verdict = match vtep::ingress(tables, &bytes, received) {
         Ingress::Deliver(deliver) => Verdict::new(Fate::Deliver).marked(deliver.mark),
         Ingress::Unsolicited { deliver, .. } => {
-            Verdict::drop(DropReason::PolicyDenied).marked(deliver.mark)
+            Verdict::explained(DropReason::PolicyDenied).marked(deliver.mark)
         }
         Ingress::Reply { .. } => Verdict::new(Fate::Reply),
-        Ingress::Drop { reason, .. } => Verdict::drop(reason),
+        Ingress::Drop { reason, .. } => Verdict::explained(reason),
     };
-    Verdict {
-        vni: Some(tables.local.vni),
+    let way = Way {
         underlay: vec![from],
-        ..verdict
-    }
+        ..Way::default()
+    };
+    (verdict.vni(Some(tables.local.vni)), way)
 }
 
 #[test]
@@ -478,16 +478,16 @@ proptest! {
             let Ok(trace) = control.trace(&asked) else {
                 continue;
             };
-            let judged = if asked.ingress {
-                judged_inward(&tables, &asked, trace.verdict.underlay[0])
+            let (verdict, way) = if asked.ingress {
+                judged_inward(&tables, &asked, trace.way.underlay[0])
             } else {
                 judged_outward(&tables, &asked)
             };
-            let told = Verdict {
-                underlay: if judged.underlay.is_empty() { Vec::new() } else { trace.verdict.underlay.clone() },
-                ..trace.verdict.clone()
+            let told = Way {
+                underlay: if way.underlay.is_empty() { Vec::new() } else { trace.way.underlay.clone() },
+                ..trace.way.clone()
             };
-            prop_assert_eq!(&told, &judged, "{:?}", asked);
+            prop_assert_eq!((&trace.verdict, &told), (&verdict, &way), "{:?}", asked);
             check_steps(&trace, &asked, &tables)?;
         }
     }
@@ -513,7 +513,7 @@ fn check_steps(trace: &Trace, asked: &TraceRequest, tables: &Tables) -> Result<(
                     let to = tables.fdb.lookup(row.mac);
                     prop_assert!(to.iter().any(|to| to.underlay.ip() == row.dst));
                 }
-                Line::Peer(row) => prop_assert_eq!(row.underlay, trace.verdict.underlay[0]),
+                Line::Peer(row) => prop_assert_eq!(row.underlay, trace.way.underlay[0]),
                 Line::Group(row) => {
                     prop_assert_eq!(tables.groups.lookup(row.address), Some(row.id));
                     prop_assert_eq!(trace.verdict.group, Some(row.id));
