@@ -109,6 +109,18 @@ impl Mark {
         Self(self.0 & (0xffff | Self::POLICY_APPLIED | Self::DONT_LEARN))
     }
 
+    /// Whether A is set.
+    #[must_use]
+    pub const fn is_policy_applied(self) -> bool {
+        self.0 & Self::POLICY_APPLIED != 0
+    }
+
+    /// Whether D is set.
+    #[must_use]
+    pub const fn is_dont_learn(self) -> bool {
+        self.0 & Self::DONT_LEARN != 0
+    }
+
     /// The group id in the low 16 bits.
     #[must_use]
     pub const fn group(self) -> GroupId {

@@ -178,8 +178,8 @@ fn comment(packet: &CapturedPacket) -> String {
         put(format_args!(" vni={vni}"));
     }
     if let (Some(group), Some(mark)) = (verdict.group, verdict.mark) {
-        let bit = |bit: u32| u8::from(mark & bit != 0);
-        let (d, a) = (bit(Mark::DONT_LEARN), bit(Mark::POLICY_APPLIED));
+        let mark = Mark(mark);
+        let [d, a] = [mark.is_dont_learn(), mark.is_policy_applied()].map(u8::from);
         put(format_args!(" group={group} d={d} a={a}"));
     }
     if let Some(peer) = packet.peer {

@@ -159,8 +159,7 @@ fn header_words(mark: Option<Mark>) -> String {
     match mark {
         None | Some(Mark::NONE) => "no group".to_owned(),
         Some(mark) => {
-            let bit = |bit: u32| u8::from(mark.0 & bit != 0);
-            let (d, a) = (bit(Mark::DONT_LEARN), bit(Mark::POLICY_APPLIED));
+            let [d, a] = [mark.is_dont_learn(), mark.is_policy_applied()].map(u8::from);
             format!("group {} D {d} A {a}", mark.group())
         }
     }

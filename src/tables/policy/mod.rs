@@ -161,7 +161,7 @@ impl Policy {
         service: Option<Service>,
     ) -> Decision<'_> {
         let mark = mark.unwrap_or(Mark::NONE);
-        if self.regime.honour_applied && mark.0 & Mark::POLICY_APPLIED != 0 {
+        if self.regime.honour_applied && mark.is_policy_applied() {
             return Decision::Applied;
         }
         if let Some(router) = self.regime.router_mark
