@@ -6,7 +6,7 @@ mod capture;
 mod replay;
 mod trace;
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
@@ -99,7 +99,7 @@ pub enum ContainerCommand {
 #[derive(Debug, Args)]
 pub struct ContainerAdd {
     /// Its overlay address
-    #[arg(long, value_name = "IPV4")]
+    #[arg(long, value_name = "IPV4", value_parser = ipv4)]
     pub address: Ipv4Addr,
     /// Its network namespace: a name in /run/netns, or a path
     #[arg(long, value_name = "NAME|PATH")]
@@ -116,7 +116,7 @@ pub struct ContainerAdd {
 #[derive(Debug, Args)]
 pub struct ContainerDel {
     /// Its overlay address
-    #[arg(long, value_name = "IPV4")]
+    #[arg(long, value_name = "IPV4", value_parser = ipv4)]
     pub address: Ipv4Addr,
     /// Its network namespace, which need not be there any more
     #[arg(long, value_name = "NAME|PATH")]
@@ -180,6 +180,21 @@ pub struct Stats {
 fn link_name(text: &str) -> Result<String, &'static str> {
     let name = Some(text.to_owned()).filter(|name| is_link_name(name));
     name.ok_or("no name of a link: 1 to 15 printable characters without `/`, `:` and `%`")
+}
+
+fn ipv4(text: &str) -> Result<Ipv4Addr, &'static str> {
+    text.parse()
+        .map_err(|_| "an IPv4 address such as 10.255.108.184 is wanted")
+}
+
+fn overlay(text: &str) -> Result<IpAddr, &'static str> {
+    text.parse()
+        .map_err(|_| "an address such as 10.255.43.6 is wanted")
+}
+
+fn underlay(text: &str) -> Result<IpAddr, &'static str> {
+    text.parse()
+        .map_err(|_| "an underlay address such as 10.0.16.14 is wanted")
 }
 
 impl Global {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use ipnet::IpNet;
 
+use super::underlay;
 use crate::control::capture::CaptureRequest;
 use crate::io::capture::SNAP_BYTES_MAX;
 
@@ -19,7 +20,7 @@ pub struct CaptureArgs {
     #[arg(long)]
     pub drops: bool,
     /// Packets to and from this underlay address
-    #[arg(long, value_name = "UNDERLAY")]
+    #[arg(long, value_name = "UNDERLAY", value_parser = underlay)]
     pub peer: Option<IpAddr>,
     /// Packets from or to this inner address or prefix
     #[arg(long, value_name = "ADDRESS", value_parser = net)]
@@ -93,7 +94,7 @@ mod tests {
             ("-w out -s 0", "'0'"),
             ("-w out -s 131073", "131073 is not in 1..=131072"),
             ("-w out --address web", "an address such as 10.255.43.6"),
-            ("-w out --peer 10.0.16.0/24", "'10.0.16.0/24'"),
+            ("-w out --peer 10.0.16.0/24", "such as 10.0.16.14 is wanted"),
         ] {
             let said = parse(words).expect_err(words);
             assert!(said.contains(expected), "{words}: {said}");

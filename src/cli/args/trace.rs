@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use clap::{Args, ValueEnum};
 
+use super::{overlay, underlay};
 use crate::control::trace::{Proto, TraceRequest};
 use crate::wire::{MacAddr, Mark};
 
@@ -11,10 +12,10 @@ use crate::wire::{MacAddr, Mark};
 #[derive(Debug, Clone, Args)]
 pub struct TraceArgs {
     /// Inner source address
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = overlay)]
     pub src: IpAddr,
     /// Inner destination address
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = overlay)]
     pub dst: IpAddr,
     /// What it carries [default: icmp, an echo request]
     #[arg(long, value_name = "tcp|udp|icmp", hide_possible_values = true)]
@@ -41,7 +42,7 @@ pub struct TraceArgs {
     #[arg(long)]
     pub ingress: bool,
     /// With --ingress: the underlay address that sends it [default: the peer that has the source behind it]
-    #[arg(long, value_name = "UNDERLAY", requires = "ingress")]
+    #[arg(long, value_name = "UNDERLAY", value_parser = underlay, requires = "ingress")]
     pub from: Option<IpAddr>,
     /// Destination MAC of the host's frame, with --ingress source MAC of the inner frame [default: what the tables have]
     #[arg(long, value_name = "MAC")]
@@ -139,6 +140,7 @@ mod tests {
             ("--mark 0", "a mark is 0x1 to 0xffffffff"),
             ("--group 3 --mark 3", "cannot be used with"),
             ("--from 10.0.16.14", "--ingress"),
+            ("--ingress --from web", "such as 10.0.16.14 is wanted"),
             ("--proto sctp", "invalid value 'sctp'"),
             ("--dport 65536", "65536 is not in 0..=65535"),
         ] {
