@@ -278,7 +278,7 @@ fn files_that_cannot_be_used_are_named() {
             &[UNDERLAY, "none.pcap"][..],
             "read capture none.pcap: ENOENT (give a file",
         ),
-        (&[UNDERLAY, "."], "read capture .: EISDIR"),
+        (&[UNDERLAY, "."], "read capture .: EISDIR (give a file"),
         (
             &[UNDERLAY, "in.pcap", "-w", "none/out.pcap"],
             "write capture none/out.pcap: ENOENT (give a file in",

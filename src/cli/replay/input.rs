@@ -65,7 +65,12 @@ impl Capture {
             } else {
                 File::open(path)?
             };
-            Ok((file.metadata()?, file))
+            let metadata = file.metadata()?;
+            if metadata.is_dir() {
+                // It opens, and only reading it fails.
+                return Err(io::Error::from_raw_os_error(libc::EISDIR));
+            }
+            Ok((metadata, file))
         };
         let (metadata, file) = open().map_err(|error: io::Error| {
             SetupError::system("read capture", name.as_str(), &error)
