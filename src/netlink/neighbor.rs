@@ -8,10 +8,9 @@ use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::route::RouteType;
-use nix::errno::Errno;
 
 use super::address::family_of;
-use super::error::{NetlinkError, unless};
+use super::error::NetlinkError;
 use super::link::mac_of;
 use super::socket::{CREATE, Change, Netlink};
 use crate::wire::MacAddr;
@@ -73,23 +72,6 @@ impl Netlink {
     pub fn add_neighbor(&mut self, neighbor: &Neighbor) -> Result<(), NetlinkError> {
         let message = RouteNetlinkMessage::NewNeighbour(message_of(neighbor));
         self.change(message, CREATE)
-    }
-
-    /// Adds an entry, in place of the address's if it has one.
-    ///
-    /// # Errors
-    /// ENODEV if the link is gone.
-    pub fn replace_neighbor(&mut self, neighbor: &Neighbor) -> Result<(), NetlinkError> {
-        self.change_one(neighbor.replacement())
-    }
-
-    /// Removes an entry; false if there was none.
-    ///
-    /// # Errors
-    /// ENODEV if the link is gone.
-    pub fn delete_neighbor(&mut self, neighbor: &Neighbor) -> Result<bool, NetlinkError> {
-        let message = RouteNetlinkMessage::DelNeighbour(message_of(neighbor));
-        unless(Errno::ENOENT, self.change(message, 0))
     }
 }
 
