@@ -48,7 +48,7 @@ impl Fault {
     pub fn write_drop(error: &io::Error) -> DropReason {
         match Self::of_tap_write(error) {
             Self::Packet(reason) => reason,
-            _ => DropReason::TapDown,
+            Self::Gone | Self::Empty | Self::Passing | Self::Refused => DropReason::TapDown,
         }
     }
 

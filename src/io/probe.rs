@@ -24,7 +24,7 @@ pub(super) fn takes_super_frames(tap: &mut impl Tap, gso_type: GsoType) -> bool 
 fn super_frame(gso_type: GsoType) -> (VnetHeader, Vec<u8>) {
     let (protocol, header_len, checksum_offset) = match gso_type {
         GsoType::UdpL4 => (17, 8, 6),
-        _ => (6, 20, 16),
+        GsoType::None | GsoType::TcpV4 | GsoType::TcpV6 => (6, 20, 16),
     };
     let payload_len = 2 * SEGMENT_BYTES;
     let mut frame = vec![0; TRANSPORT + header_len + payload_len];

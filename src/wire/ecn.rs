@@ -34,7 +34,7 @@ impl Ecn {
     pub const fn encap(self) -> Self {
         match self {
             Self::Ce => Self::Ect0,
-            other => other,
+            Self::NotEct | Self::Ect0 | Self::Ect1 => self,
         }
     }
 

@@ -108,13 +108,11 @@ pub fn parse_batch_line(line: &str) -> Result<Option<(Change, Premises)>, UsageE
     let table = Table::ALL.into_iter().find(|table| table.name() == name);
     let table = table.ok_or_else(|| not_accepted(format!("`{name}` is no table")))?;
     let Sentence { request, premises } = parse(table, rest)?;
-    match request {
-        Request::Change(changes) => Ok(changes.into_iter().next().zip(Some(premises))),
-        _ => Err(not_accepted(format!(
-            "`{}` changes nothing",
-            words.join(" ")
-        ))),
-    }
+    let Request::Change(changes) = request else {
+        let wrong = format!("`{}` changes nothing", words.join(" "));
+        return Err(not_accepted(wrong));
+    };
+    Ok(changes.into_iter().next().zip(Some(premises)))
 }
 
 impl Table {
@@ -291,7 +289,9 @@ fn delete(table: Table, words: &mut Phrase<'_>, source: Option<IpAddr>) -> Resul
         // All of an FDB entry is its key, and all of a rule but its action.
         Table::Policy if words.has("action") => Change::DelExact(entry(table, words, source)?),
         Table::Fdb | Table::Policy => Change::Del(entry(table, words, source)?.key()),
-        _ => Change::DelExact(entry(table, words, source)?),
+        Table::Link | Table::Route | Table::Neigh | Table::Peer | Table::Group => {
+            Change::DelExact(entry(table, words, source)?)
+        }
     })
 }
 
