@@ -265,7 +265,6 @@ fn request_name(message: &RouteNetlinkMessage) -> &'static str {
         RouteNetlinkMessage::DelRoute(_) => "RTM_DELROUTE",
         RouteNetlinkMessage::GetRoute(_) => "RTM_GETROUTE",
         RouteNetlinkMessage::NewNeighbour(_) => "RTM_NEWNEIGH",
-        RouteNetlinkMessage::DelNeighbour(_) => "RTM_DELNEIGH",
         RouteNetlinkMessage::GetNeighbour(_) => "RTM_GETNEIGH",
         RouteNetlinkMessage::NewQueueDiscipline(_) => "RTM_NEWQDISC",
         RouteNetlinkMessage::NewTrafficFilter(_) => "RTM_NEWTFILTER",
