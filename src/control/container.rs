@@ -142,6 +142,18 @@ impl ContainerRow {
 }
 
 impl LocalContainer {
+    /// What `link` alone tells of the container behind it that has `address`.
+    #[must_use]
+    pub fn behind(link: &HostLink, address: IpAddr) -> Self {
+        Self {
+            id: None,
+            ifname: None,
+            address,
+            netns: None,
+            host_link: link.name.clone(),
+        }
+    }
+
     /// True for the containers that `key` means.
     #[must_use]
     pub fn is(&self, key: &ContainerKey) -> bool {

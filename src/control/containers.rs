@@ -172,15 +172,8 @@ impl Containers {
             if self.held.contains_key(&address) {
                 continue;
             }
-            let container = LocalContainer {
-                id: None,
-                ifname: None,
-                address,
-                netns: None,
-                host_link: link.name.clone(),
-            };
-            // Another VTEP's, in the same namespace.
-            drop(self.add(container, link));
+            // Refused: another VTEP's, in the same namespace.
+            drop(self.add(LocalContainer::behind(link, address), link));
         }
     }
 

@@ -40,13 +40,7 @@ fn rows_of(link: &HostLink) -> impl Iterator<Item = ContainerRow> + '_ {
     });
     let peers = link.peers.iter().filter(move |_| is_a_containers);
     peers.map(move |&address| {
-        let container = LocalContainer {
-            id: None,
-            ifname: None,
-            address,
-            netns: None,
-            host_link: link.name.clone(),
-        };
+        let container = LocalContainer::behind(link, address);
         ContainerRow::new(&container, None, Some(LinkCount::from(link)))
     })
 }
