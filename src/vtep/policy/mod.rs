@@ -272,9 +272,8 @@ impl Subject {
     }
 
     /// True for the first fragment of a packet.
-    #[must_use]
     #[inline]
-    pub fn is_first_fragment(&self) -> bool {
+    fn is_first_fragment(&self) -> bool {
         self.fragment.is_some() && self.content != Content::Later
     }
 
