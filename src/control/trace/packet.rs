@@ -39,10 +39,10 @@ pub struct TraceRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub len: Option<u16>,
     /// IPv4 with DF.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub df: bool,
     /// Met where it arrives from the underlay.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ingress: bool,
     /// From the underlay: who sends it; without, the peer that has `src` behind it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -95,11 +95,6 @@ impl Proto {
             Self::Udp | Self::Icmp => 8,
         }
     }
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes one")]
-fn is_false(flag: &bool) -> bool {
-    !flag
 }
 
 impl TraceRequest {
