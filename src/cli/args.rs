@@ -20,7 +20,7 @@ pub use bench::{BenchArgs, BenchRival, BenchSubject, BenchWire, VtepSetting};
 pub use bench_cni::{BenchOf, CniBenchArgs};
 pub use capture::CaptureArgs;
 pub use replay::ReplayArgs;
-pub use trace::{TraceArgs, TraceProto};
+pub use trace::TraceArgs;
 
 /// What a veth takes (`ETH_MIN_MTU`, `ETH_MAX_MTU` in the kernel, which refuses the rest with a bare EINVAL).
 const VETH_MTU_BYTES: RangeInclusive<i64> = 68..=65_535;

@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::{overlay, underlay};
 use crate::control::trace::{Proto, TraceRequest};
@@ -18,8 +19,8 @@ pub struct TraceArgs {
     #[arg(long, value_name = "ADDRESS", value_parser = overlay)]
     pub dst: IpAddr,
     /// What it carries [default: icmp, an echo request]
-    #[arg(long, value_name = "tcp|udp|icmp", hide_possible_values = true)]
-    pub proto: Option<TraceProto>,
+    #[arg(long, value_name = "tcp|udp|icmp", hide_possible_values = true, value_parser = proto())]
+    pub proto: Option<Proto>,
     /// Destination port of TCP or UDP
     #[arg(long, value_name = "PORT")]
     pub dport: Option<u16>,
@@ -49,17 +50,6 @@ pub struct TraceArgs {
     pub mac: Option<MacAddr>,
 }
 
-/// What the packet carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum TraceProto {
-    /// A SYN.
-    Tcp,
-    /// A datagram.
-    Udp,
-    /// An echo request.
-    Icmp,
-}
-
 impl TraceArgs {
     /// What is asked of the daemon.
     #[must_use]
@@ -67,11 +57,7 @@ impl TraceArgs {
         TraceRequest {
             src: self.src,
             dst: self.dst,
-            proto: self.proto.map(|proto| match proto {
-                TraceProto::Tcp => Proto::Tcp,
-                TraceProto::Udp => Proto::Udp,
-                TraceProto::Icmp => Proto::Icmp,
-            }),
+            proto: self.proto,
             sport: self.sport,
             dport: self.dport,
             mark: self.mark.or(self.group.map(u32::from)),
@@ -82,6 +68,11 @@ impl TraceArgs {
             mac: self.mac,
         }
     }
+}
+
+fn proto() -> impl TypedValueParser<Value = Proto> {
+    let names = PossibleValuesParser::new(Proto::ALL.map(Proto::name));
+    names.try_map(|word| Proto::of_name(&word).ok_or("tcp, udp or icmp"))
 }
 
 fn number(word: &str) -> Option<u32> {

@@ -15,9 +15,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use packet::{Proto, TraceRequest};
+pub use packet::TraceRequest;
 pub use stage::Stage;
 pub(in crate::control) use view::View;
+
+pub use crate::tables::policy::Proto;
 
 use super::Verdict;
 use super::policy::PolicyRow;

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::tables::policy::Proto;
 use crate::wire::checksum;
 use crate::wire::ethernet::{self, EtherType};
 use crate::wire::ip::{IPV4_HEADER_LEN, IPV6_HEADER_LEN, protocol};
@@ -50,51 +51,6 @@ pub struct TraceRequest {
     /// Destination MAC of the host's frame, or source MAC of the peer's; without, what follows from the tables.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<MacAddr>,
-}
-
-/// What the packet carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Proto {
-    /// A SYN.
-    Tcp,
-    /// A datagram.
-    Udp,
-    /// An echo request, of ICMPv6 between IPv6 addresses.
-    Icmp,
-}
-
-impl Proto {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-            Self::Icmp => "icmp",
-        }
-    }
-
-    const fn has_ports(self) -> bool {
-        match self {
-            Self::Tcp | Self::Udp => true,
-            Self::Icmp => false,
-        }
-    }
-
-    const fn number(self, is_ipv4: bool) -> u8 {
-        match self {
-            Self::Tcp => protocol::TCP,
-            Self::Udp => protocol::UDP,
-            Self::Icmp if is_ipv4 => protocol::ICMP,
-            Self::Icmp => protocol::ICMPV6,
-        }
-    }
-
-    const fn header_len(self) -> usize {
-        match self {
-            Self::Tcp => 20,
-            Self::Udp | Self::Icmp => 8,
-        }
-    }
 }
 
 impl TraceRequest {
@@ -178,7 +134,7 @@ impl TraceRequest {
         } else {
             IPV6_HEADER_LEN
         };
-        network + self.proto().header_len()
+        network + header_len(self.proto())
     }
 
     /// The Ethernet frame, zeros behind its headers. The transport checksum is left out: nobody who judges looks at it.
@@ -210,7 +166,7 @@ impl TraceRequest {
         header[2..4].copy_from_slice(&self.len_field(0));
         header[6] = if self.df { 0x40 } else { 0 };
         header[8] = TTL;
-        header[9] = self.proto().number(true);
+        header[9] = number(self.proto(), true);
         header[12..16].copy_from_slice(&src.octets());
         header[16..20].copy_from_slice(&dst.octets());
         let sum = !checksum::fold(checksum::sum(0, &header));
@@ -222,7 +178,7 @@ impl TraceRequest {
         let mut header = [0; IPV6_HEADER_LEN];
         header[0] = 0x60;
         header[4..6].copy_from_slice(&self.len_field(IPV6_HEADER_LEN));
-        header[6] = self.proto().number(false);
+        header[6] = number(self.proto(), false);
         header[7] = TTL;
         header[8..24].copy_from_slice(&src.octets());
         header[24..40].copy_from_slice(&dst.octets());
@@ -245,7 +201,7 @@ impl TraceRequest {
             }
             Proto::Udp => {
                 frame.extend(ports.concat());
-                let ip = self.header_len() - Proto::Udp.header_len();
+                let ip = self.header_len() - header_len(Proto::Udp);
                 frame.extend(self.len_field(ip));
                 frame.extend([0, 0]);
             }
@@ -258,6 +214,23 @@ impl TraceRequest {
 
     fn sport(&self) -> u16 {
         self.sport.unwrap_or(SOURCE_PORT)
+    }
+}
+
+/// Of TCP a SYN, of UDP a datagram, of ICMP an echo request.
+const fn header_len(proto: Proto) -> usize {
+    match proto {
+        Proto::Tcp => 20,
+        Proto::Udp | Proto::Icmp => 8,
+    }
+}
+
+const fn number(proto: Proto, is_ipv4: bool) -> u8 {
+    match proto {
+        Proto::Tcp => protocol::TCP,
+        Proto::Udp => protocol::UDP,
+        Proto::Icmp if is_ipv4 => protocol::ICMP,
+        Proto::Icmp => protocol::ICMPV6,
     }
 }
 
