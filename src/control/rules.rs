@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::config::VtepConfig;
+use super::config::{VtepConfig, not_unicast};
 use super::{Entry, PeerSpec};
 use crate::tables::policy::{Ports, Proto};
 use crate::wire::{GroupId, MacAddr};
@@ -201,12 +201,7 @@ fn check_route(dst: IpNet, via: Option<IpAddr>) -> Result<(), String> {
 }
 
 fn check_unicast(address: IpAddr) -> Result<(), String> {
-    let is = match address {
-        _ if address.is_unspecified() => "unspecified",
-        _ if address.is_multicast() => "multicast",
-        IpAddr::V4(v4) if v4.is_broadcast() => "broadcast",
-        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => "IPv4 written as IPv6",
-        _ => return Ok(()),
-    };
-    Err(format!("{address} is {is} (accepted: a unicast address)"))
+    not_unicast(address).map_or(Ok(()), |what| {
+        Err(format!("{address} is {what} (accepted: a unicast address)"))
+    })
 }

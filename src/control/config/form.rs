@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use toml::de::DeValue;
 
+use super::unicast::not_unicast;
 use super::{Bind, MAX_LANES, Marks};
 use crate::tables::policy::{Action, Ports, Proto};
 use crate::tables::{Df, OuterField};
@@ -280,14 +281,10 @@ fn subnet(value: &DeValue<'_>) -> Result<IpNet, String> {
 }
 
 fn unicast(value: &DeValue<'_>, address: IpAddr) -> Result<IpAddr, String> {
-    let wrong = match address {
-        _ if address.is_unspecified() => "this is the unspecified address",
-        _ if address.is_multicast() => "this is multicast",
-        IpAddr::V4(v4) if v4.is_broadcast() => "this is broadcast",
-        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => "this is IPv4 written as IPv6",
-        _ => return Ok(address),
-    };
-    Err(found_but(value, wrong))
+    match not_unicast(address) {
+        Some(what) => Err(found_but(value, &format!("this is {what}"))),
+        None => Ok(address),
+    }
 }
 
 fn overlay(value: &DeValue<'_>) -> Result<IpNet, String> {

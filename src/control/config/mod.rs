@@ -17,6 +17,7 @@ mod peer;
 mod policy;
 mod reader;
 mod report;
+mod unicast;
 mod vtep;
 
 use std::net::{IpAddr, SocketAddr};
@@ -40,6 +41,7 @@ pub use error::{ConfigError, ConfigErrors};
 pub use file::read;
 pub use form::is_link_name;
 pub use mtu::{carried_bytes, overhead_bytes};
+pub(in crate::control) use unicast::not_unicast;
 
 /// Tells the link that carries an underlay address, if one does and it is known.
 pub type UnderlayOf<'a> = &'a dyn Fn(IpAddr) -> Option<Underlay>;
