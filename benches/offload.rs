@@ -16,7 +16,7 @@ use silk_vtep::wire::vnet::{GsoType, VnetHeader};
 
 /// TCP payload of a frame under an overlay's MTU of 1,410 bytes.
 const MSS: u16 = 1370;
-/// What a container sends in one go (facts of `gso_max_size`): 45 segments.
+/// What a container sends in one go (`gso_max_size`): 45 segments.
 const SUPER_PAYLOAD_LEN: usize = 45 * MSS as usize;
 /// Small datagrams, as many as one send holds.
 const DATAGRAM_LEN: u16 = 64;

@@ -1,4 +1,4 @@
-//! The cell of DESIGN.md's walk, for the tests of this module.
+//! Cell A of the README's walk of one packet, for the tests of this module.
 
 use super::{FdbEntry, GroupEntry, Local, Neighbor, Route, TableSpec};
 use crate::wire::{GroupId, MacAddr};

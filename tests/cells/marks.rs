@@ -242,7 +242,7 @@ fn super_frames_keep_their_mark(lab: &mut Lab) -> Result {
     Ok(())
 }
 
-/// The table of facts/header, on the wire, whichever device sends: G iff the mark is not 0, D, A, low 16 bits; and the inner source MAC is
+/// What the header says of a mark, on the wire, whichever device sends: G iff the mark is not 0, D, A, low 16 bits; and the inner source MAC is
 /// the VTEP's.
 fn header_is_the_kernels(lab: &mut Lab) -> Result {
     let [a, b] = [&lab.cells[0], &lab.cells[1]];

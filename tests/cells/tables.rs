@@ -1,4 +1,4 @@
-//! What a running daemon prints: line for line as DESIGN.md and iproute2 do.
+//! What a running daemon prints: line for line as iproute2 does.
 
 use super::super::Case;
 use crate::support::Kind::Silk;

@@ -22,7 +22,7 @@ const DATAGRAMS_PER_FLOW: usize = 3;
 /// Distinct outer ports that 64 flows must reach. A pool of 32 chosen by hash reaches 28 on average, and 16 but once in millions.
 const ENOUGH_PORTS: usize = 16;
 
-/// VXLAN header, VNI 1: I alone, and G and I with group 3 (facts: header).
+/// VXLAN header, VNI 1: I alone, and G and I with group 3.
 const PLAIN_HEADER: [u8; 8] = [0x08, 0, 0, 0, 0, 0, 1, 0];
 const GROUP_3_HEADER: [u8; 8] = [0x88, 0, 0, 3, 0, 0, 1, 0];
 
@@ -229,7 +229,7 @@ fn pings_cross(lab: &mut Lab) -> Result {
     ping(&a.namespace, b.address, 3, "")
 }
 
-/// As the kernel's device does: it fragments over IPv4 only (facts: encapsulation).
+/// As the kernel's device does: it fragments over IPv4 only.
 fn too_big_over_v6_is_dropped(lab: &mut Lab) -> Result {
     const MTU: u32 = 1400;
     let to = lab.cells[1].site.container;

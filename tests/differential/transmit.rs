@@ -6,7 +6,7 @@ use super::frames::*;
 use super::row::{Row, transmit};
 use super::super_frame::{super_frame, with_ecn};
 
-/// Every 32-bit mark of the facts: zero, ids, D, A, both with an id, and bits that are nobody's.
+/// Every kind of 32-bit mark: zero, ids, D, A, both with an id, and bits that are nobody's.
 const MARKS: [u32; 11] = [
     0,
     0x1234,

@@ -1,4 +1,4 @@
-//! Containers wired as Silk's CNI plugin wires them (facts of the real plugin, judged by iproute2).
+//! Containers wired as Silk's CNI plugin wires them (as the real plugin was seen to do it), judged by iproute2.
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
@@ -79,7 +79,7 @@ pub(crate) fn add_wires_both_ends_as_silk_does() -> Outcome {
     same(inside.link("eth0")?, None, "container link after del")
 }
 
-/// Everything facts/silk.md lists of one end: MAC, MTU, flags, its only address, its only neighbour, sysctls.
+/// Everything that the plugin sets of one end: MAC, MTU, flags, its only address, its only neighbour, sysctls.
 fn check_end(
     ns: &Ns,
     name: &str,

@@ -1,4 +1,4 @@
-//! Where the cells of a lab live: addresses, as in DESIGN.md's walk of one packet.
+//! Where the cells of a lab live: addresses, as in the README's walk of one packet.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -67,7 +67,7 @@ impl Site {
     }
 }
 
-/// The MAC of a VTEP or of a container's end: `ee:ee` and the address (facts: Silk derives it so).
+/// The MAC of a VTEP or of a container's end: `ee:ee` and the address, as Silk derives it.
 pub(crate) fn vtep_mac(address: Ipv4Addr) -> [u8; 6] {
     let [a, b, c, d] = address.octets();
     [0xee, 0xee, a, b, c, d]
