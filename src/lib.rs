@@ -24,7 +24,7 @@
 //! | [`control`] | configuration, the directory of entries, the registry of containers, the Unix-socket API, state on disk | is on the packet path |
 //! | [`daemon`] | set-up, the threads, repair, what the peers' paths carry, the way out | |
 //! | [`cni`] | the CNI plugin: containers of a runtime, their addresses, what is on disk of them | keeps anything running |
-//! | [`cli`] | arguments, iproute2-style and JSON printing, the demo | |
+//! | [`cli`] | arguments, iproute2-style and JSON printing, trace and captures for people, replay, doctor, demo, benchmark | |
 //!
 //! # One packet's walk
 //!
@@ -54,10 +54,10 @@
 //! Lanes share nothing else they write but, where a policy is enforced, a [`Guard`](io::Guard): the flows that began here, which control
 //! counts and has forgotten with their container, and who was refused. Nothing's correctness depends on which lane a packet is on.
 //!
-//! The core needs no root, no clock and no threads, and neither does a whole VTEP over [devices in memory](io::memory). Build a [`Tables`](tables::Tables), call [`vtep::egress`] or [`vtep::ingress`] with
-//! any bytes, read the verdict. `examples/fuzz_harness.rs` is a harness for any fuzzer, `examples/two_cores.rs` has two VTEPs talk over
-//! a wire that loses, doubles and reorders, `examples/embed.rs` sends a packet from one cell to another. Here nobody is known yet, so a
-//! frame for the VTEP's own MAC finds no route:
+//! The core needs no root, no clock and no threads, and neither does a whole VTEP over [devices in memory](io::memory). Build a
+//! [`Tables`](tables::Tables), call [`vtep::egress`] or [`vtep::ingress`] with any bytes, read the verdict. `examples/fuzz_harness.rs` is a
+//! harness for any fuzzer, `examples/two_cores.rs` has two VTEPs talk over a wire that loses, doubles and reorders, `examples/embed.rs`
+//! sends a packet from one cell to another. Here nobody is known yet, so a frame for the VTEP's own MAC finds no route:
 //!
 //! ```
 //! use std::sync::Arc;

@@ -70,8 +70,8 @@ impl Directory {
         Ok(self.become_next(next))
     }
 
-    /// Replaces what is of the configuration, how the policy is enforced with it. An entry of `config` that collides with one of another origin is left out and told;
-    /// the other stays.
+    /// Replaces what is of the configuration, how the policy is enforced with it. An entry of `config` that collides with one of another
+    /// origin is left out and told; the other stays.
     pub fn reload(&mut self, config: &Config) -> (Changed, Vec<Refusal>) {
         let mut next = self.clone();
         next.remove_origin(Origin::Config);

@@ -110,7 +110,7 @@ pub struct Failure {
 pub struct Applied {
     /// How many.
     pub changes: usize,
-    /// What went wrong beside them: live entries that could not be written to disk.
+    /// What went wrong beside them: live entries that could not be written to disk, entries that have no effect here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
@@ -125,7 +125,7 @@ pub struct Reloaded {
     /// Rules of the group policy in the file.
     #[serde(default)]
     pub rules: usize,
-    /// Entries that were left out, and keys that take effect only at a restart.
+    /// Entries that were left out or have no effect here, and keys that take effect only at a restart.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }

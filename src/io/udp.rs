@@ -1,8 +1,8 @@
 //! The VXLAN port on the underlay: one receiving socket a lane, and a pool of sending sockets on other ports.
 //!
 //! A socket bound to 4789 would always send from 4789: no entropy for ECMP, and one REUSEPORT lane at the receiver. So each lane sends
-//! from [`SOURCE_PORTS`](super::SOURCE_PORTS) ports that the flow hash chooses among. All lanes bind the same ports, so a flow keeps its port whichever
-//! lane it is on; nobody reads those sockets, and a filter drops what arrives at them.
+//! from [`SOURCE_PORTS`](super::SOURCE_PORTS) ports that the flow hash chooses among. All lanes bind the same ports, so a flow keeps its
+//! port whichever lane it is on; nobody reads those sockets, and a filter drops what arrives at them.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -169,7 +169,8 @@ unsafe fn control_values(message: &libc::msghdr) -> ControlValues {
 }
 
 /// sendmsg(2), not blocking: a datagram to `destination`, gathered from `slices`, with `tos` as TOS or traffic class. `ttl` is the TTL or
-/// hop limit, if it is not the socket's. With `segment_bytes` the kernel cuts it into datagrams of that size, the last one shorter maybe (UDP_SEGMENT).
+/// hop limit, if it is not the socket's. With `segment_bytes` the kernel cuts it into datagrams of that size, the last one shorter maybe
+/// (UDP_SEGMENT).
 ///
 /// # Errors
 /// EAGAIN or ENOBUFS if queues are full, EMSGSIZE, ENETUNREACH and their like, ECONNREFUSED for an earlier datagram; EIO or EINVAL

@@ -242,8 +242,8 @@ fn super_frames_keep_their_mark(lab: &mut Lab) -> Result {
     Ok(())
 }
 
-/// What the header says of a mark, on the wire, whichever device sends: G iff the mark is not 0, D, A, low 16 bits; and the inner source MAC is
-/// the VTEP's.
+/// What the header says of a mark, on the wire, whichever device sends: G iff the mark is not 0, D, A, low 16 bits; and the inner source
+/// MAC is the VTEP's.
 fn header_is_the_kernels(lab: &mut Lab) -> Result {
     let [a, b] = [&lab.cells[0], &lab.cells[1]];
     let sniffer = Sniffer::start(&a.host)?;

@@ -59,7 +59,8 @@ use wire::Wire;
 /// Runs the benchmark, which needs root, and prints its table; with `json` one JSON object instead.
 ///
 /// # Errors
-/// [`CliError::Usage`] if the daemons would refuse what is to be set; [`CliError::Failed`] with what failed first. All was removed by then as far as it could be.
+/// [`CliError::Usage`] if the daemons would refuse what is to be set; [`CliError::Failed`] with what failed first. All was removed
+/// by then as far as it could be.
 pub fn run(args: &BenchArgs, json: bool) -> Result<(), CliError> {
     if let Some(BenchOf::Cni(args)) = &args.of {
         return cni::run(args, json);

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | the device's name | frames of the host, as the lane read them | Ethernet |
 //! | the same and `:underlay` | datagrams of other hosts, behind [headers](super::outer) made of what the socket tells | Ethernet |
-//!
+
 use std::borrow::Cow;
 use std::error::Error;
 use std::io::{self, BufWriter, Write};

@@ -18,6 +18,7 @@ use crate::host::{Captured, Link};
 
 /// The largest record: what is larger is no capture of a network but a length that was damaged.
 const RECORD_BYTES_MAX: usize = 16 << 20;
+
 /// A capture, open for reading.
 pub(super) struct Capture {
     name: String,

@@ -244,7 +244,8 @@ pub(super) const TIMEOUT: Form<u32> = Form {
     read: |value| integer(value, 1..=31_536_000),
 };
 
-/// Whether a TAP may be called so: `dev_valid_name` in the kernel, less the `%` that makes a pattern of a name, and the two names sysctl keeps for itself.
+/// Whether a TAP may be called so: `dev_valid_name` in the kernel, less the `%` that makes a pattern of a name, and the two names sysctl
+/// keeps for itself.
 #[must_use]
 pub fn is_link_name(name: &str) -> bool {
     let legal = |b: u8| b.is_ascii_graphic() && !matches!(b, b'/' | b':' | b'%');

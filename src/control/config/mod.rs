@@ -1,8 +1,9 @@
 //! The configuration file: TOML in, every error at once.
 //!
-//! [`Config::parse`] serves `reload` and `replay`, [`Config::parse_on`] a start of the daemon on its host. It never stops at an error: `reader` takes the keys out of the tables, each value
-//! in one of the forms of `form` and with the line it is on; `vtep`, `peer`, `group` and `policy` then check what values say about each
-//! other. A check whose values are missing or broken is skipped, so that no error is only the echo of another.
+//! [`Config::parse`] serves `reload` and `replay`, [`Config::parse_on`] a start of the daemon on its host. It never stops at an error:
+//! `reader` takes the keys out of the tables, each value in one of the forms of `form` and with the line it is on; `vtep`, `peer`, `group`
+//! and `policy` then check what values say about each other. A check whose values are missing or broken is skipped, so that no error is
+//! only the echo of another.
 
 mod error;
 mod file;
