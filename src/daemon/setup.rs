@@ -28,7 +28,7 @@ use crate::io::{
     UdpPort, run_max_segs,
 };
 use crate::netlink::{
-    self, ALIAS, Device, DeviceError, DeviceSpec, HostLink, Link, LinkKind, Netlink, TunMode,
+    self, ALIAS, Device, DeviceError, DeviceSpec, HostLink, Link, LinkKind, Netlink, Tun, TunMode,
     Watcher, existing, underlay,
 };
 use crate::tables::DEFAULT_TTL;
@@ -211,35 +211,14 @@ pub(crate) fn check_ours(link: &Link) -> Result<(), SetupError> {
     };
     let delete = format!("ip link del {}, or choose another `name`", link.name);
     let LinkKind::Tun(tun) = &link.kind else {
-        let kind = match &link.kind {
-            LinkKind::Vxlan(_) => "the kernel's vxlan",
-            LinkKind::Veth => "veth",
-            LinkKind::Other(Some(kind)) => kind,
-            LinkKind::Other(None) | LinkKind::Tun(_) => "physical",
-        };
-        return refuse(
-            format!("the name is taken by a link that is no TAP ({kind})"),
-            delete,
-        );
+        let kind = kind_told(&link.kind);
+        let cause = format!("the name is taken by a link that is no TAP ({kind})");
+        return refuse(cause, delete);
     };
     if tun.mode != TunMode::Tap || !tun.multi_queue || !tun.vnet_hdr {
-        let mode = if tun.mode == TunMode::Tap {
-            "TAP"
-        } else {
-            "TUN"
-        };
-        let queues = if tun.multi_queue {
-            "multi-queue"
-        } else {
-            "single-queue"
-        };
-        let header = if tun.vnet_hdr { "with" } else { "without" };
-        return refuse(
-            format!(
-                "the name is taken by a tun device of another mode ({queues} {mode} {header} vnet_hdr)"
-            ),
-            delete,
-        );
+        let mode = mode_told(tun);
+        let cause = format!("the name is taken by a tun device of another mode ({mode})");
+        return refuse(cause, delete);
     }
     if link.alias.as_deref() != Some(ALIAS) {
         let cause = format!("the name is taken by a TAP whose alias is not {ALIAS}, so not ours");
@@ -253,6 +232,26 @@ pub(crate) fn check_ours(link: &Link) -> Result<(), SetupError> {
         ),
         _ => Ok(()),
     }
+}
+
+fn kind_told(kind: &LinkKind) -> &str {
+    match kind {
+        LinkKind::Vxlan(_) => "the kernel's vxlan",
+        LinkKind::Veth => "veth",
+        LinkKind::Other(Some(kind)) => kind,
+        LinkKind::Other(None) | LinkKind::Tun(_) => "physical",
+    }
+}
+
+/// `single-queue TUN without vnet_hdr`.
+fn mode_told(tun: &Tun) -> String {
+    let queues = if tun.multi_queue { "multi" } else { "single" };
+    let mode = match tun.mode {
+        TunMode::Tap => "TAP",
+        TunMode::Tun => "TUN",
+    };
+    let header = if tun.vnet_hdr { "with" } else { "without" };
+    format!("{queues}-queue {mode} {header} vnet_hdr")
 }
 
 fn device_spec(vtep: &VtepConfig, mtu_bytes: u32) -> DeviceSpec {
