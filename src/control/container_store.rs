@@ -229,13 +229,13 @@ impl Entries {
     /// Adds a container, under the base name of its namespace's path as Silk does, unless that says nothing (`/proc/PID/ns/net`) or is
     /// another's.
     pub fn insert(&mut self, address: Ipv4Addr, attachment: &Attachment) {
-        // What it had before, if anything, is not true any more.
         let Attachment {
             container_id,
             ifname,
             network,
             ..
         } = attachment;
+        // What it had before, if anything, is not true any more.
         if let Some(had) = self.attached(network, container_id, ifname) {
             self.remove(&had.key);
         }

@@ -58,21 +58,16 @@ impl Pinger {
     /// # Errors
     /// Without CAP_NET_RAW, or without a route to `to`.
     pub(super) fn new(from: &Namespace, to: Ipv4Addr) -> Result<Self, SetupError> {
-        let failed = |call: &str, error: &io::Error| {
-            SetupError::new(
-                "ping",
-                to.to_string(),
-                format_args!("{call}: {}", errno(error)),
-            )
-        };
         // A socket stays in the namespace it was made in, whoever uses it.
         let socket = from
             .run(|| Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)))?
-            .map_err(|error| failed("raw socket", &error).mend("needs CAP_NET_RAW: run as root"))?;
+            .map_err(|error| {
+                failed(to, "raw socket", &error).mend("needs CAP_NET_RAW: run as root")
+            })?;
         // Connected, it hears `to` alone.
         socket
             .connect(&SocketAddrV4::new(to, 0).into())
-            .map_err(|error| failed("connect", &error))?;
+            .map_err(|error| failed(to, "connect", &error))?;
         let [.., high, low] = std::process::id().to_be_bytes();
         Ok(Self {
             socket,
@@ -116,7 +111,7 @@ impl Pinger {
                 sent_at,
                 took: None,
             }),
-            Err(error) => Err(self.failed("send", &error)),
+            Err(error) => Err(failed(self.to, "send", &error)),
         }
     }
 
@@ -133,7 +128,7 @@ impl Pinger {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 // A signal: whoever sent it is heard at the next interval.
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(self.failed("receive", &error)),
+                Err(error) => return Err(failed(self.to, "receive", &error)),
             }
         }
         Ok(())
@@ -151,14 +146,11 @@ impl Pinger {
             flight.took.get_or_insert_with(|| flight.sent_at.elapsed());
         }
     }
+}
 
-    fn failed(&self, call: &str, error: &io::Error) -> SetupError {
-        SetupError::new(
-            "ping",
-            self.to.to_string(),
-            format_args!("{call}: {}", errno(error)),
-        )
-    }
+fn failed(to: Ipv4Addr, call: &str, error: &io::Error) -> SetupError {
+    let cause = format_args!("{call}: {}", errno(error));
+    SetupError::new("ping", to.to_string(), cause)
 }
 
 /// One request, and how long its reply took.
