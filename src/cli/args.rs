@@ -15,15 +15,13 @@ use clap::{Args, Parser, Subcommand};
 use super::words::UsageError;
 use crate::control::config::is_link_name;
 use crate::control::default_socket_path;
+use crate::netlink::VETH_MTU_BYTES;
 
 pub use bench::{BenchArgs, BenchRival, BenchSubject, BenchWire, VtepSetting};
 pub use bench_cni::{BenchOf, CniBenchArgs};
 pub use capture::CaptureArgs;
 pub use replay::ReplayArgs;
 pub use trace::TraceArgs;
-
-/// What a veth takes (`ETH_MIN_MTU`, `ETH_MAX_MTU` in the kernel, which refuses the rest with a bare EINVAL).
-const VETH_MTU_BYTES: RangeInclusive<i64> = 68..=65_535;
 
 /// A VXLAN-GBP tunnel endpoint in a process.
 #[derive(Debug, Parser)]
@@ -108,7 +106,7 @@ pub struct ContainerAdd {
     #[arg(long, value_name = "NAME", default_value = "eth0")]
     pub ifname: String,
     /// MTU of both ends [default: the device's]
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(VETH_MTU_BYTES))]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(veth_mtu_bytes()))]
     pub mtu: Option<u32>,
 }
 
@@ -118,7 +116,7 @@ pub struct ContainerDel {
     /// Its overlay address
     #[arg(long, value_name = "IPV4", value_parser = ipv4)]
     pub address: Ipv4Addr,
-    /// Its network namespace, which need not be there any more
+    /// Its network namespace, to remove no other's container; it need not be there any more
     #[arg(long, value_name = "NAME|PATH")]
     pub netns: Option<String>,
 }
@@ -175,6 +173,11 @@ pub struct Stats {
     /// Each lane too
     #[arg(long)]
     pub lanes: bool,
+}
+
+/// As clap wants a range.
+fn veth_mtu_bytes() -> RangeInclusive<i64> {
+    (*VETH_MTU_BYTES.start()).into()..=(*VETH_MTU_BYTES.end()).into()
 }
 
 fn link_name(text: &str) -> Result<String, &'static str> {

@@ -13,9 +13,8 @@ use super::error::CniError;
 use super::version::Version;
 use crate::control::container_store::{DEFAULT_DATA_DIR, default_store};
 use crate::control::default_socket_path;
+use crate::netlink::VETH_MTU_BYTES;
 
-/// What a veth takes (`ETH_MIN_MTU`, `ETH_MAX_MTU`).
-const MTU_BYTES: std::ops::RangeInclusive<u64> = 68..=65_535;
 /// What the host's address leaves of an IPv6 prefix that containers' IPv4 addresses are put into.
 const SUBNET6_PREFIX_MAX: u8 = 96;
 
@@ -202,15 +201,14 @@ impl<'a> Keys<'a> {
     }
 
     fn mtu(self) -> Result<Option<u32>, String> {
-        let mtu = self.number("mtu", *MTU_BYTES.end())?;
-        match mtu.filter(|mtu| !MTU_BYTES.contains(mtu)) {
-            Some(mtu) => {
-                let (min, max) = (MTU_BYTES.start(), MTU_BYTES.end());
-                Err(format!(
-                    "`mtu` is {mtu} (accepted: {min} to {max}, 0 for the daemon's)"
-                ))
-            }
-            None => Ok(mtu.and_then(|mtu| u32::try_from(mtu).ok())),
+        let (min, max) = VETH_MTU_BYTES.into_inner();
+        let mtu = self.number("mtu", max.into())?;
+        let mtu = mtu.and_then(|mtu| u32::try_from(mtu).ok());
+        match mtu {
+            Some(mtu) if mtu < min => Err(format!(
+                "`mtu` is {mtu} (accepted: {min} to {max}, 0 for the daemon's)"
+            )),
+            Some(_) | None => Ok(mtu),
         }
     }
 

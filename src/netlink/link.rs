@@ -1,6 +1,7 @@
 //! Links: what they are, and the few changes the VTEP and its containers need.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, AsRawFd};
 
 use netlink_packet_core::{DefaultNla, Nla};
@@ -41,6 +42,8 @@ pub struct Link {
     pub tied_to: Option<u32>,
     /// Segments of the largest super-frame it is given (IFLA_GSO_MAX_SEGS).
     pub gso_max_segs: Option<u32>,
+    /// Its bytes (IFLA_GSO_MAX_SIZE).
+    pub gso_max_bytes: Option<u32>,
     /// What `ip link set alias` says of it.
     pub alias: Option<String>,
 }
@@ -110,18 +113,18 @@ pub struct VethEnd<'a> {
     pub gso_max_segs: Option<u32>,
 }
 
+/// MTUs that a veth takes (`ETH_MIN_MTU`, `ETH_MAX_MTU`): the kernel refuses the rest with a bare EINVAL.
+pub const VETH_MTU_BYTES: RangeInclusive<u32> = 68..=65_535;
+
 /// `GSO_LEGACY_MAX_SIZE`: what IFLA_GSO_MAX_SIZE is unless set.
 const GSO_MAX_BYTES: u32 = 65_536;
 /// What TCP takes off IFLA_GSO_MAX_SIZE for headers before it counts segments (`MAX_TCP_HEADER`, `sk_setup_caps`), rounded up.
 const GSO_HEADER_BYTES: u32 = 512;
 
-impl VethEnd<'_> {
-    /// The bytes that hold as many segments, and hardly more.
-    fn gso_max_bytes(&self) -> Option<u32> {
-        let segments = self.gso_max_segs?;
-        let bytes = segments.saturating_mul(self.mtu_bytes);
-        Some(bytes.saturating_add(GSO_HEADER_BYTES).min(GSO_MAX_BYTES))
-    }
+/// The bytes that hold `segments` of the size of `mtu_bytes`, and hardly more.
+pub(super) fn gso_max_bytes(segments: u32, mtu_bytes: u32) -> u32 {
+    let bytes = segments.saturating_mul(mtu_bytes);
+    bytes.saturating_add(GSO_HEADER_BYTES).min(GSO_MAX_BYTES)
 }
 
 /// IFF_* flags; displayed as `ip link` does, in its order.
@@ -274,7 +277,7 @@ impl Netlink {
     /// # Errors
     /// As [`Self::set_up`]; EINVAL for 256 bytes (IFALIASZ) or more.
     pub fn set_alias(&mut self, index: u32, alias: &str) -> Result<(), NetlinkError> {
-        self.set_attribute(index, LinkAttribute::IfAlias(alias.to_owned()))
+        self.change_one(setting_alias(index, alias))
     }
 
     fn set_attribute(&mut self, index: u32, value: LinkAttribute) -> Result<(), NetlinkError> {
@@ -324,6 +327,14 @@ pub(super) fn switching_arp_off(index: u32) -> Change {
     flag_change(index, RawFlags::Noarp, true)
 }
 
+/// Sets a link's alias, as part of a batch.
+pub(super) fn setting_alias(index: u32, alias: &str) -> Change {
+    let mut request = message_for(index);
+    let alias = LinkAttribute::IfAlias(alias.to_owned());
+    request.attributes.push(alias);
+    Change::new(RouteNetlinkMessage::SetLink(request), 0)
+}
+
 fn flag_change(index: u32, flag: RawFlags, on: bool) -> Change {
     let mut request = message_for(index);
     request.header.change_mask = flag;
@@ -351,8 +362,11 @@ fn veth_message(end: &VethEnd<'_>) -> LinkMessage {
     ];
     let gso_max_segs = end.gso_max_segs.map(LinkAttribute::GsoMaxSegs);
     message.attributes.extend(gso_max_segs);
-    let gso_max_bytes = end.gso_max_bytes().map(LinkAttribute::GsoMaxSize);
-    message.attributes.extend(gso_max_bytes);
+    let bytes = end.gso_max_segs;
+    let bytes = bytes.map(|segments| gso_max_bytes(segments, end.mtu_bytes));
+    message
+        .attributes
+        .extend(bytes.map(LinkAttribute::GsoMaxSize));
     message
 }
 
@@ -372,6 +386,7 @@ pub(super) fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
         master: None,
         tied_to: None,
         gso_max_segs: None,
+        gso_max_bytes: None,
         alias: None,
     };
     for attribute in message.attributes {
@@ -390,6 +405,7 @@ fn take_attribute(link: &mut Link, attribute: LinkAttribute) {
         LinkAttribute::Controller(master) => link.master = Some(master),
         LinkAttribute::Link(index) => link.tied_to = Some(index),
         LinkAttribute::GsoMaxSegs(segments) => link.gso_max_segs = Some(segments),
+        LinkAttribute::GsoMaxSize(bytes) => link.gso_max_bytes = Some(bytes),
         LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
         LinkAttribute::LinkInfo(info) => link.kind = kind_of(&info),
         _ => {}

@@ -39,7 +39,7 @@ pub use device::{ALIAS, Device, DeviceError, DeviceSpec};
 pub use error::NetlinkError;
 pub use host::{Underlay, existing, underlay, vxlan_on_port};
 pub use host_link::{HostLink, Traffic, host_link, host_links};
-pub use link::{Link, LinkFlags, LinkKind, Tun, TunMode, VethEnd, Vxlan};
+pub use link::{Link, LinkFlags, LinkKind, Tun, TunMode, VETH_MTU_BYTES, VethEnd, Vxlan};
 pub use marks::{Ahead, Hook, MarkPrograms, Runs, Standing, remove_mark_programs};
 pub use mended::Mended;
 pub use named_namespace::NamedNamespace;

@@ -10,7 +10,7 @@ use super::{ContainerLinks, ContainerSpec};
 use crate::error::SetupError;
 use crate::netlink::address::Address;
 use crate::netlink::error::NetlinkError;
-use crate::netlink::link::{Link, LinkKind};
+use crate::netlink::link::{Link, LinkKind, gso_max_bytes};
 use crate::netlink::route::{Route, RouteFilter};
 use crate::netlink::socket::Netlink;
 use crate::wire::MacAddr;
@@ -41,6 +41,8 @@ pub enum Deviation {
     Mtu { link: String, found: u32, made: u32 },
     /// It takes super-frames of another size.
     GsoMaxSegs { link: String, found: u32, made: u32 },
+    /// It takes super-frames of another size in bytes.
+    GsoMaxBytes { link: String, found: u32, made: u32 },
     /// An address is missing.
     NoAddress { link: String, address: IpAddr },
     /// The other end is not known, or not for good.
@@ -84,6 +86,9 @@ impl fmt::Display for Deviation {
             Self::Mtu { link, found, made } => write!(f, "{link} has MTU {found}, not {made}"),
             Self::GsoMaxSegs { link, found, made } => {
                 write!(f, "{link} has gso_max_segs {found}, not {made}")
+            }
+            Self::GsoMaxBytes { link, found, made } => {
+                write!(f, "{link} has gso_max_size {found}, not {made}")
             }
             Self::NoAddress { link, address } => write!(f, "{link} lacks address {address}"),
             Self::NoNeighbor { link, address, mac } => {
@@ -146,16 +151,35 @@ pub fn check(spec: &ContainerSpec, links: &ContainerLinks) -> Result<Vec<Deviati
         });
     }
     if let (Some(link), Some(made)) = (&link, spec.gso_max_segs) {
-        let found = link.gso_max_segs.unwrap_or(made);
-        if found != made {
-            let link = link.name.clone();
-            deviations.push(Deviation::GsoMaxSegs { link, found, made });
-        }
+        deviations.extend(of_super_frames(link, made, spec.mtu_bytes));
     }
     for (path, made) in host.host_sysctls() {
         deviations.extend(sysctl(&netlink, path, made));
     }
     Ok(deviations)
+}
+
+/// A kernel that does not tell a limit has none that could be set.
+fn of_super_frames(link: &Link, segments: u32, mtu_bytes: u32) -> Vec<Deviation> {
+    let name = || link.name.clone();
+    let bytes = gso_max_bytes(segments, mtu_bytes);
+    let segments = match link.gso_max_segs {
+        Some(found) if found != segments => Some(Deviation::GsoMaxSegs {
+            link: name(),
+            found,
+            made: segments,
+        }),
+        Some(_) | None => None,
+    };
+    let bytes = match link.gso_max_bytes {
+        Some(found) if found != bytes => Some(Deviation::GsoMaxBytes {
+            link: name(),
+            found,
+            made: bytes,
+        }),
+        Some(_) | None => None,
+    };
+    segments.into_iter().chain(bytes).collect()
 }
 
 /// The end's link, if it is a veth; what is wrong with the end goes to `deviations`.
