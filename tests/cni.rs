@@ -15,10 +15,12 @@ mod cni {
     pub(crate) mod daemon;
     pub(crate) mod faults;
     pub(crate) mod lifecycle;
+    pub(crate) mod ownership;
     pub(crate) mod plugin;
     pub(crate) mod podman;
     pub(crate) mod result;
     pub(crate) mod sandbox;
+    pub(crate) mod taken;
 }
 
 use std::process::ExitCode;
@@ -28,6 +30,8 @@ fn main() -> ExitCode {
         cni::lifecycle::cases(),
         cni::result::cases(),
         cni::address::cases(),
+        cni::taken::cases(),
+        cni::ownership::cases(),
         cni::bad_input::cases(),
         cni::check::cases(),
         cni::collect::cases(),

@@ -4,11 +4,13 @@ mod list;
 mod tell;
 
 use std::io::Write;
+use std::net::Ipv4Addr;
 
 use serde_json::json;
 
 use super::CliError;
 use super::args::{ContainerAdd, ContainerCommand, ContainerDel, Global};
+use crate::cni::BY_HAND;
 use crate::error::SetupError;
 use crate::io::run_max_segs;
 use crate::netlink::{ContainerLinks, ContainerSpec, Namespace, Netlink, container, existing};
@@ -35,7 +37,7 @@ fn add(args: &ContainerAdd, global: &Global, out: &mut dyn Write) -> Result<(), 
     let mut daemon = Daemon::find(global);
     daemon.check(args.address)?;
     let spec = spec(args, global)?;
-    let links = container::add(&spec)?;
+    let links = container::add(&mut Netlink::open()?, &spec)?;
     daemon.added(&spec, &links);
     Ok(print_added(&spec, &links, global.json, out)?)
 }
@@ -70,6 +72,7 @@ fn spec(args: &ContainerAdd, global: &Global) -> Result<ContainerSpec, SetupErro
         ifname: args.ifname.clone(),
         mtu_bytes,
         gso_max_segs: Some(run_max_segs(mtu_bytes)),
+        alias: Some(BY_HAND.to_owned()),
     })
 }
 
@@ -111,7 +114,11 @@ fn print_added(
 
 /// A container that is not there is deleted already.
 fn del(args: &ContainerDel, global: &Global, out: &mut dyn Write) -> Result<(), CliError> {
-    let deleted = container::del(args.address)?;
+    let mut netlink = Netlink::open()?;
+    if let Some(netns) = &args.netns {
+        check_is_in(&mut netlink, args.address, netns)?;
+    }
+    let deleted = container::del(&mut netlink, args.address)?;
     Daemon::find(global).removed(args.address);
     if global.json {
         writeln!(
@@ -121,4 +128,22 @@ fn del(args: &ContainerDel, global: &Global, out: &mut dyn Write) -> Result<(), 
         )?;
     }
     Ok(())
+}
+
+/// Whoever names the namespace means no container of another. One that is not there any more tells nothing.
+fn check_is_in(netlink: &mut Netlink, address: Ipv4Addr, netns: &str) -> Result<(), SetupError> {
+    let Some(link) = container::host_end(netlink, address)? else {
+        return Ok(());
+    };
+    let Ok(namespace) = Namespace::open(netns) else {
+        return Ok(());
+    };
+    if container::leads_to(&link, &namespace)? {
+        return Ok(());
+    }
+    let cause = format!("{} does not lead to namespace {netns}", link.name);
+    Err(
+        SetupError::new("delete container", address.to_string(), cause)
+            .mend("give the namespace that the container is in, or no `--netns`"),
+    )
 }

@@ -4,16 +4,17 @@ use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::attachment::Attachment;
+use super::claim::alias_of;
 use super::config::Config;
 use super::daemon::{self, Wiring};
-use super::del::{detach, unwire};
+use super::del::{Record, detach, unwire};
 use super::environment::Environment;
 use super::error::CniError;
 use super::ipam::{self, Ipam};
 use super::result::AddResult;
 use crate::control::ContainerStore;
 use crate::control::container_store;
-use crate::netlink::{ContainerLinks, ContainerSpec, container};
+use crate::netlink::{ContainerLinks, ContainerSpec, Netlink, container};
 
 /// Attaches the container.
 ///
@@ -30,7 +31,8 @@ pub(super) fn run(
     let network = daemon::discover(&config.daemon)?;
     let pool = ipam::pool(network.overlay_subnet, config.subnet)?;
     let wiring = Wiring::of(config, &network);
-    let address = ipam.add(&pool, &who)?;
+    let mut netlink = Netlink::open().map_err(|error| CniError::wiring(&error))?;
+    let address = ipam.add(&pool, &who, &mut netlink)?;
     let spec = ContainerSpec {
         address,
         address_v6: config.address_v6(address),
@@ -38,8 +40,16 @@ pub(super) fn run(
         ifname: who.ifname.clone(),
         mtu_bytes: wiring.mtu_bytes,
         gso_max_segs: wiring.gso_max_segs,
+        alias: alias_of(&who),
     };
-    let made = attach(config, &who, environment.netns(), &spec, stdout);
+    let made = attach(
+        config,
+        &who,
+        environment.netns(),
+        &mut netlink,
+        &spec,
+        stdout,
+    );
     made.map_err(|error| error.and_undone(ipam.del(&who, Some(address))))
 }
 
@@ -47,14 +57,17 @@ fn attach(
     config: &Config,
     who: &Attachment,
     netns: &str,
+    netlink: &mut Netlink,
     spec: &ContainerSpec,
     stdout: &mut dyn Write,
 ) -> Result<(), CniError> {
-    let links = container::add(spec).map_err(|error| CniError::wiring(&error))?;
+    let links = container::add(netlink, spec).map_err(|error| CniError::wiring(&error))?;
     // A store that could not be written is as it was: looking into it again would only wait for its lock again.
     record(config, who, netns, spec).map_err(|error| error.and_undone(unwire(&[spec.address])))?;
     let told = tell(config, who, netns, spec, &links, stdout);
-    told.map_err(|error| error.and_undone(detach(config, who, &[spec.address])))
+    told.map_err(|error| {
+        error.and_undone(detach(config, who, &[spec.address], &Record::read(config)))
+    })
 }
 
 /// The daemon after the store, which it reads at a start; the runtime last, which takes it for done then.

@@ -3,7 +3,7 @@
 use super::attachment::Attachment;
 use super::config::Config;
 use super::daemon::{self, Wiring};
-use super::del::stored;
+use super::del::Record;
 use super::environment::Environment;
 use super::error::CniError;
 use super::ipam::Ipam;
@@ -40,6 +40,7 @@ pub(super) fn run(environment: &Environment, config: &Config) -> Result<(), CniE
         gso_max_segs: wiring
             .filter(|wiring| wiring.mtu_bytes == mtu_bytes)
             .and_then(|wiring| wiring.gso_max_segs),
+        alias: None,
     };
     let deviations = container::check(&spec, &previous.links);
     let deviations = deviations.map_err(|error| CniError::step(STEP, error))?;
@@ -69,7 +70,8 @@ fn recorded_mtu(
     previous: &PrevResult,
     wrong: &mut Vec<String>,
 ) -> Option<u32> {
-    let entries = stored(config);
+    let record = Record::read(config);
+    let entries = record.entries();
     let address = previous.address;
     let Some(entry) = entries.attached(&who.network, &who.container_id, &who.ifname) else {
         // Silk's plugin records less.

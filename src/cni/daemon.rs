@@ -20,6 +20,7 @@ use crate::control::container::{Added, ContainerKey, ContainerRequest, Container
 use crate::control::protocol::{Network, Request};
 use crate::error::{SetupError, errno};
 use crate::io::run_max_segs;
+use crate::netlink::VETH_MTU_BYTES;
 use crate::netlink::container::host_name;
 
 /// Silk's word for the first question.
@@ -71,7 +72,7 @@ pub(super) fn discover(address: &DaemonAddress) -> Result<Network, CniError> {
             "neither `socket` nor `daemonPort`",
         )),
     }?;
-    if (68..=65_535).contains(&network.mtu) {
+    if VETH_MTU_BYTES.contains(&network.mtu) {
         return Ok(network);
     }
     let details = format!("the daemon's mtu is {}: no link takes that", network.mtu);
@@ -108,20 +109,17 @@ pub(super) fn register(
     Ok(())
 }
 
-/// Tells our daemon that a container is gone. One that cannot be told finds out at its next start.
-pub(super) fn forget(config: &Config, who: &Attachment, addresses: &[Ipv4Addr]) {
+/// Tells our daemon that containers are gone, with all the addresses of each. One that cannot be told finds out at its next start.
+///
+/// By address and not by attachment, which another network may have as well.
+pub(super) fn forget(config: &Config, addresses: &[Ipv4Addr]) {
     let Some(socket) = &config.daemon.socket else {
         return;
     };
-    let attachment = ContainerKey::Attachment {
-        id: who.container_id.clone(),
-        ifname: who.ifname.clone(),
-    };
-    // It may have found the container in the kernel, and know no more than its address.
-    let by_address = addresses.iter().map(|&address| ContainerKey::Address {
-        address: address.into(),
-    });
-    for key in [attachment].into_iter().chain(by_address) {
+    for &address in addresses {
+        let key = ContainerKey::Address {
+            address: address.into(),
+        };
         let request = Request::Container(ContainerRequest::Del(key));
         match ask::<Removed>(socket, &request) {
             Ok(removed) => removed.warnings.iter().for_each(super::note),

@@ -1,16 +1,24 @@
-//! DEL: everything that ADD made, as far as it is there.
+//! DEL: everything that ADD made, as far as it is there, and nothing of anybody else's.
+//!
+//! Runtimes call it after an ADD that failed, too, be it because the link's name or the address was taken: what is there then is another's.
+//! So nothing goes that is not ours by a record: the reservation, the datastore, or what the link says of itself ([`Claim`]), which wins
+//! over both.
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::attachment::Attachment;
+use super::claim::Claim;
 use super::config::Config;
 use super::daemon;
 use super::environment::Environment;
 use super::error::CniError;
 use super::ipam::{Ipam, Owner};
 use crate::control::ContainerStore;
-use crate::control::container_store::{Entries, Stored};
-use crate::netlink::container;
+use crate::control::container_store::{Entries, StoreError, Stored};
+use crate::error::SetupError;
+use crate::netlink::{Link, LinkKind, Namespace, Netlink, container};
+
+const STEP: &str = "tear down container";
 
 /// Detaches the container. One that is not there, or whose namespace, link or daemon is not, is no error.
 ///
@@ -20,12 +28,14 @@ pub(super) fn run(environment: &Environment, config: &Config) -> Result<(), CniE
     let who = environment.attachment(&config.name);
     let ipam = Ipam::new(config, environment);
     let reserved = ipam.reservations.all()?;
-    let stored = stored(config);
-    let mut addresses = addresses_of(&stored, &who, &reserved);
-    if addresses.is_empty() {
-        addresses.extend(wired(environment, &who, &reserved, &stored));
-    }
-    detach(config, &who, &addresses)?;
+    let record = Record::read(config);
+    let on_disk = addresses_of(record.entries(), &who, &reserved);
+    let addresses = match on_disk[..] {
+        [] => claimed(&who)?,
+        // A namespace that is not there holds no link that could be another's.
+        _ => own(&who, on_disk, environment.namespace().ok().as_ref())?,
+    };
+    detach(config, &who, &addresses, &record)?;
     let mut held = reserved.iter().filter(|(_, owner)| owner.is(&who));
     ipam.del(&who, held.find_map(|(address, _)| v4(*address)))
 }
@@ -34,23 +44,82 @@ pub(super) fn run(environment: &Environment, config: &Config) -> Result<(), CniE
 /// it looks for when it starts: one that starts in between would find the container again, and nobody would tell it a second time.
 ///
 /// # Errors
-/// A link cannot be removed, or the store not be written.
+/// A link cannot be removed, or the store not be read or written.
 pub(super) fn detach(
     config: &Config,
     who: &Attachment,
     addresses: &[Ipv4Addr],
+    record: &Record,
 ) -> Result<(), CniError> {
     unwire(addresses)?;
-    daemon::forget(config, who, addresses);
-    unrecord(config, who, addresses)
+    daemon::forget(config, addresses);
+    record.remove(config, who, addresses)
 }
 
 /// Takes containers from the kernel.
 pub(super) fn unwire(addresses: &[Ipv4Addr]) -> Result<(), CniError> {
+    let failed = |error| CniError::step(STEP, error);
+    if addresses.is_empty() {
+        return Ok(());
+    }
+    let mut netlink = Netlink::open().map_err(failed)?;
     for &address in addresses {
-        container::del(address).map_err(|error| CniError::step("tear down container", error))?;
+        container::del(&mut netlink, address).map_err(failed)?;
     }
     Ok(())
+}
+
+/// Of the `addresses` that the disk has for `who` those that are not behind another's link.
+///
+/// # Errors
+/// The kernel does not answer.
+pub(super) fn own(
+    who: &Attachment,
+    addresses: Vec<Ipv4Addr>,
+    namespace: Option<&Namespace>,
+) -> Result<Vec<Ipv4Addr>, CniError> {
+    let failed = |error| CniError::step(STEP, error);
+    let mut netlink = Netlink::open().map_err(failed)?;
+    let mut own = Vec::new();
+    for address in addresses {
+        let link = container::host_end(&mut netlink, address).map_err(failed)?;
+        let is_own = match &link {
+            None => true,
+            Some(link) => is_own(link, who, namespace).map_err(failed)?,
+        };
+        if is_own {
+            own.push(address);
+        }
+    }
+    Ok(own)
+}
+
+/// A link that says nothing may have been wired by hand: then it does not lead to the container.
+fn is_own(
+    link: &Link,
+    who: &Attachment,
+    namespace: Option<&Namespace>,
+) -> Result<bool, SetupError> {
+    match (Claim::of(link.alias.as_deref(), who), namespace) {
+        (Claim::Ours, _) | (Claim::Unsaid, None) => Ok(true),
+        (Claim::Anothers, _) => Ok(false),
+        // No veth leads anywhere; it is told when it is to be removed.
+        (Claim::Unsaid, Some(_)) if link.kind != LinkKind::Veth => Ok(true),
+        (Claim::Unsaid, Some(namespace)) => container::leads_to(link, namespace),
+    }
+}
+
+/// The addresses of the links that say that they are `who`'s: what the kernel alone knows.
+fn claimed(who: &Attachment) -> Result<Vec<Ipv4Addr>, CniError> {
+    let mut netlink = Netlink::open().map_err(|error| CniError::step(STEP, error))?;
+    let links = netlink.links();
+    let links = links.map_err(|error| CniError::step(STEP, error.setup("list", "links")))?;
+    let ours = links.iter().filter(|link| {
+        link.kind == LinkKind::Veth && Claim::of(link.alias.as_deref(), who) == Claim::Ours
+    });
+    Ok(ours
+        .filter_map(|link| container::address_of(&link.name))
+        .collect())
 }
 
 /// What is on disk for `who`: reserved, or in the store and not meanwhile reserved for another.
@@ -69,63 +138,71 @@ fn addresses_of(stored: &Entries, who: &Attachment, reserved: &[(IpAddr, Owner)]
     addresses
 }
 
-/// What the kernel alone knows: the link in the container, if it is one of ours. A runtime calls DEL after an ADD that failed, because the
-/// name was taken too: then the link is somebody else's, of another network even, whose reservations are in another directory.
-fn wired(
-    environment: &Environment,
-    who: &Attachment,
-    reserved: &[(IpAddr, Owner)],
-    stored: &Entries,
-) -> Option<Ipv4Addr> {
-    let namespace = environment.namespace().ok()?;
-    let found = container::find(&namespace, &who.ifname);
-    let found = found.inspect_err(|error| super::note(error)).ok()?;
-    let is_recorded = |address: Ipv4Addr| {
-        let mut containers = stored.containers();
-        containers.any(|stored| stored.address == address && stored.attachment.is_some())
-    };
-    found.filter(|address| !is_anothers(*address, who, reserved) && !is_recorded(*address))
-}
-
 fn is_anothers(address: Ipv4Addr, who: &Attachment, reserved: &[(IpAddr, Owner)]) -> bool {
     let held = reserved.iter().find(|(held, _)| *held == address);
     held.is_some_and(|(_, owner)| !owner.is(who))
 }
 
-/// A store that cannot be read is told, and does not keep a container's link from being removed.
-pub(super) fn stored(config: &Config) -> Entries {
-    let entries = ContainerStore::new(&config.store).read();
-    entries
-        .inspect_err(|error| super::note(error))
-        .unwrap_or_default()
+/// What the store said when it was read; it is not waited for a second time.
+pub(super) struct Record {
+    entries: Entries,
+    failure: Option<StoreError>,
 }
 
-fn unrecord(config: &Config, who: &Attachment, addresses: &[Ipv4Addr]) -> Result<(), CniError> {
-    let is_gone = |stored: &Stored| match &stored.attachment {
-        Some(attachment) => {
-            (
-                &attachment.network,
-                &attachment.container_id,
-                &attachment.ifname,
-            ) == (&who.network, &who.container_id, &who.ifname)
+impl Record {
+    /// Reads the store. One that cannot be read does not keep a container's link from being removed.
+    pub(super) fn read(config: &Config) -> Self {
+        match ContainerStore::new(&config.store).read() {
+            Ok(entries) => Self {
+                entries,
+                failure: None,
+            },
+            Err(error) => Self {
+                entries: Entries::default(),
+                failure: Some(error),
+            },
         }
-        // Silk's plugin made it.
-        None => addresses.contains(&stored.address),
-    };
-    let store = ContainerStore::new(&config.store);
-    let failed = |error| CniError::store("write container metadata", &error);
-    // A store that nothing is to be removed from need not be there, nor be writable.
-    let entries = store.read().map_err(failed)?;
-    if !entries.containers().any(|stored| is_gone(&stored)) {
-        return Ok(());
     }
-    let removed = store.update(|entries| {
-        let gone: Vec<_> = entries.containers().filter(is_gone).collect();
-        for stored in gone {
-            entries.remove(&stored.key);
+
+    /// Its entries. A store that cannot be read is told, and has none.
+    pub(super) fn entries(&self) -> &Entries {
+        self.failure.iter().for_each(super::note);
+        &self.entries
+    }
+
+    /// Removes what is `who`'s, and what Silk's plugin has at `addresses`. A store that has nothing of that need not be writable.
+    fn remove(
+        &self,
+        config: &Config,
+        who: &Attachment,
+        addresses: &[Ipv4Addr],
+    ) -> Result<(), CniError> {
+        const STEP: &str = "write container metadata";
+        if let Some(error) = &self.failure {
+            return Err(CniError::store(STEP, error));
         }
-    });
-    removed.map_err(failed)
+        let is_gone = |stored: &Stored| match &stored.attachment {
+            Some(attachment) => {
+                (
+                    &attachment.network,
+                    &attachment.container_id,
+                    &attachment.ifname,
+                ) == (&who.network, &who.container_id, &who.ifname)
+            }
+            // Silk's plugin made it.
+            None => addresses.contains(&stored.address),
+        };
+        if !self.entries.containers().any(|stored| is_gone(&stored)) {
+            return Ok(());
+        }
+        let removed = ContainerStore::new(&config.store).update(|entries| {
+            let gone: Vec<_> = entries.containers().filter(is_gone).collect();
+            for stored in gone {
+                entries.remove(&stored.key);
+            }
+        });
+        removed.map_err(|error| CniError::store(STEP, &error))
+    }
 }
 
 pub(super) fn v4(address: IpAddr) -> Option<Ipv4Addr> {

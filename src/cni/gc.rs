@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use super::attachment::Attachment;
 use super::config::Config;
-use super::del::{detach, stored, v4};
+use super::del::{Record, detach, own, v4};
 use super::error::CniError;
 use super::ipam::Reservations;
 use crate::control::container_store;
@@ -20,8 +20,11 @@ pub(super) fn run(config: &Config) -> Result<(), CniError> {
     let valid = config.valid_attachments()?;
     let reservations = Reservations::of(config);
     let mut failures = Vec::new();
-    for Leftover { who, addresses } in leftovers(config, &reservations, &valid)? {
-        let removed = detach(config, &who, &addresses).and_then(|()| {
+    let record = Record::read(config);
+    for Leftover { who, addresses } in leftovers(config, &reservations, &record, &valid)? {
+        let own = own(&who, addresses.clone(), None);
+        let removed = own.and_then(|own| detach(config, &who, &own, &record));
+        let removed = removed.and_then(|()| {
             reservations.release_where(|address, owner| {
                 owner.is(&who) && v4(address).is_some_and(|address| addresses.contains(&address))
             })
@@ -46,6 +49,7 @@ struct Leftover {
 fn leftovers(
     config: &Config,
     reservations: &Reservations,
+    record: &Record,
     valid: &[(String, String)],
 ) -> Result<Vec<Leftover>, CniError> {
     let is_valid = |id: &str, ifname: Option<&str>| {
@@ -70,7 +74,7 @@ fn leftovers(
             });
         }
     }
-    for entry in stored(config).containers() {
+    for entry in record.entries().containers() {
         let Some(attachment) = &entry.attachment else {
             continue;
         };

@@ -19,6 +19,7 @@
 mod add;
 mod attachment;
 mod check;
+mod claim;
 mod config;
 mod daemon;
 mod del;
@@ -33,6 +34,7 @@ mod version;
 
 use std::io::{self, Read, Write};
 
+pub use claim::BY_HAND;
 use config::Config;
 use environment::{Command, Environment};
 pub use error::CniError;

@@ -6,9 +6,10 @@ use nix::unistd::{AccessFlags, access};
 
 use super::config::Config;
 use super::daemon;
-use super::del::stored;
+use super::del::Record;
 use super::error::CniError;
-use super::ipam::{self, Reservations};
+use super::ipam::{self, Reservations, Taken};
+use crate::netlink::Netlink;
 
 /// Says nothing if it could.
 ///
@@ -28,7 +29,7 @@ pub(super) fn run(config: &Config) -> Result<(), CniError> {
 }
 
 fn has_containers(config: &Config) -> bool {
-    stored(config).containers().any(|stored| {
+    Record::read(config).entries().containers().any(|stored| {
         let attachment = stored.attachment;
         attachment.is_none_or(|attachment| attachment.network == config.name)
     })
@@ -38,14 +39,9 @@ fn has_containers(config: &Config) -> bool {
 fn check_room(config: &Config, overlay: ipnet::IpNet) -> Result<(), CniError> {
     let pool = ipam::pool(overlay, config.subnet)?;
     let reserved = Reservations::of(config).all()?;
-    let taken = |address| reserved.iter().any(|(held, _)| *held == address);
-    if pool
-        .behind(None)
-        .all(|address| taken(std::net::IpAddr::from(address)))
-    {
-        let details = format!("no IP addresses available in range set: {pool}");
-        return Err(CniError::step("run ipam plugin", details));
-    }
+    let mut netlink = Netlink::open().map_err(|error| CniError::step("create config", error))?;
+    let mut taken = Taken::new(&mut netlink);
+    pool.next_free(None, &reserved, &mut |address| taken.by(address))?;
     for (key, path) in [
         ("dataDir", &config.ipam_dir()),
         ("datastore", &config.store),

@@ -29,7 +29,7 @@ pub struct LocalContainer {
     pub host_link: String,
 }
 
-/// Which containers are meant: those of one attachment, as a runtime knows it, or the one with an address.
+/// Which containers are meant: those of one attachment, as a runtime knows it, or the one with an address, whatever others it has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged, try_from = "ContainerKeyWords")]
 pub enum ContainerKey {

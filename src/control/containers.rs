@@ -98,11 +98,16 @@ impl Containers {
         held.is_some_and(|held| held.link_index != link.index)
     }
 
-    /// Forgets the containers that `key` means; true if there were any.
+    /// Forgets the containers that `key` means, with the other addresses behind their links; true if there were any.
     pub fn remove(&mut self, key: &ContainerKey) -> bool {
-        let before = self.held.len();
-        self.held.retain(|_, held| !held.container.is(key));
-        self.held.len() < before
+        let meant = self.held.values().filter(|held| held.container.is(key));
+        let gone: Vec<_> = meant.cloned().collect();
+        let goes_with = |held: &Registered, gone: &Registered| {
+            held.link_index == gone.link_index && !is_another(&held.container, &gone.container)
+        };
+        self.held
+            .retain(|_, held| !gone.iter().any(|gone| goes_with(held, gone)));
+        !gone.is_empty()
     }
 
     /// Every container, by address.
@@ -345,11 +350,15 @@ mod tests {
             address: ip("fd00::2"),
             ..container("a", 2)
         };
-        for one in [container("a", 2), v6] {
-            assert_eq!(registry.add(one, &link(2, 7)), Ok(true));
+        let address = ip("10.255.108.2");
+        for key in [attachment("a"), ContainerKey::Address { address }] {
+            for one in [container("a", 2), v6.clone()] {
+                assert_eq!(registry.add(one, &link(2, 7)), Ok(true));
+            }
+            assert_eq!(registry.add(container("b", 3), &link(3, 8)), Ok(true));
+            assert!(registry.remove(&key));
+            assert_eq!(all(&registry), [container("b", 3)]);
         }
-        assert!(registry.remove(&attachment("a")));
-        assert_eq!(all(&registry), []);
     }
 
     #[test]

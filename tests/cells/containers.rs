@@ -86,6 +86,23 @@ fn del_removes_the_pair(lab: &mut Lab) -> Result {
             "the veth is still there:\n{links}"
         );
     }
+    // A namespace that is given is looked into, as far as it is there.
+    let (inside, other) = (Namespace::new()?, Namespace::new()?);
+    daemon.ctl(&format!(
+        "container add --address {address} --netns {inside}"
+    ))?;
+    let del = |netns: &str| {
+        daemon.ctl(&format!(
+            "container del --address {address} --netns {netns}"
+        ))
+    };
+    let refused = del(other.name()).err().map(|error| error.to_string());
+    let refused = refused.unwrap_or_default();
+    let said = format!("s-010255108184 does not lead to namespace {other}");
+    ensure!(refused.contains(&said), "{refused}");
+    del("sv-there-is-none")?;
+    let links = host.ip("link show")?;
+    ensure!(!links.contains(&host_veth_name(address)), "{links}");
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use silk_vtep::error::SetupError;
-use silk_vtep::netlink::{ContainerLinks, ContainerSpec, Namespace, container};
+use silk_vtep::netlink::{ContainerLinks, ContainerSpec, Namespace, Netlink, container};
 
 use crate::fixture::{Ns, Outcome, holds, same};
 
@@ -20,15 +20,18 @@ fn spec(container: &Ns, address: Ipv4Addr) -> ContainerSpec {
         ifname: "eth0".to_owned(),
         mtu_bytes: 1410,
         gso_max_segs: Some(45),
+        alias: Some("somebody's".to_owned()),
     }
 }
 
 fn add(host: &Ns, spec: &ContainerSpec) -> Result<ContainerLinks, SetupError> {
-    host.namespace.run(|| container::add(spec))?
+    host.namespace
+        .run(|| container::add(&mut Netlink::open()?, spec))?
 }
 
 fn del(host: &Ns, address: Ipv4Addr) -> Result<bool, SetupError> {
-    host.namespace.run(|| container::del(address))?
+    host.namespace
+        .run(|| container::del(&mut Netlink::open()?, address))?
 }
 
 pub(crate) fn add_wires_both_ends_as_silk_does() -> Outcome {
@@ -55,6 +58,8 @@ pub(crate) fn add_wires_both_ends_as_silk_does() -> Outcome {
         ("10.255.108.184", "169.254.0.1"),
         "aa:aa:0a:ff:6c:b8",
     )?;
+    let link = host.link("s-010255108184")?.ok_or("no host link")?;
+    same(&link["ifalias"], &json!("somebody's"), "alias")?;
     let routes = [
         "default via 169.254.0.1 dev eth0 src 10.255.108.184",
         "169.254.0.1 dev eth0 proto kernel scope link src 10.255.108.184",
@@ -273,6 +278,18 @@ pub(crate) fn add_refuses_an_address_that_is_no_containers_here() -> Outcome {
     let elsewhere = "it is not of this cell's subnet (give one inside 10.255.108.0/24)";
     refuse([10, 255, 43, 6], elsewhere)?;
     refuse([10, 0, 16, 14], elsewhere)?;
+    refuse(
+        [10, 255, 108, 0],
+        "it is the first address of 10.255.108.0/24",
+    )?;
+    refuse(
+        [10, 255, 108, 255],
+        "it is the last address of 10.255.108.0/24",
+    )?;
+    // Wired by hand, under a name that is none of ours.
+    host.pair("hand")?;
+    host.ip("address add 169.254.0.1/32 peer 10.255.108.9/32 dev hand")?;
+    refuse([10, 255, 108, 9], "link hand leads to it")?;
     add(&host, &spec(&inside, ADDRESS))?;
     Ok(())
 }

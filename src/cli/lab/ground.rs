@@ -106,8 +106,11 @@ impl Place {
             ifname: CONTAINER_LINK.to_owned(),
             mtu_bytes,
             gso_max_segs,
+            alias: None,
         };
-        self.host.run(|| container::add(&spec))?.map(drop)
+        self.host
+            .run(|| container::add(&mut Netlink::open()?, &spec))?
+            .map(drop)
     }
 }
 

@@ -4,6 +4,7 @@ mod arguments;
 mod host_local;
 mod pool;
 mod reservations;
+mod taken;
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -13,9 +14,15 @@ use super::attachment::Attachment;
 use super::config::Config;
 use super::environment::Environment;
 use super::error::CniError;
+use crate::netlink::Netlink;
 use host_local::HostLocal;
 pub(super) use pool::Pool;
 pub(super) use reservations::{Owner, Reservations};
+pub(super) use taken::Taken;
+
+/// Addresses that host-local is asked for in one ADD. Each that is of no use costs two processes, some milliseconds; it remembers where it
+/// was, so that the runtime's next attempt goes on from there.
+const HOST_LOCAL_ATTEMPTS: usize = 16;
 
 /// Silk's word for this step.
 const STEP: &str = "run ipam plugin";
@@ -41,22 +48,62 @@ impl<'a> Ipam<'a> {
         }
     }
 
-    /// Reserves an address of `pool` for `who`, who has none yet.
+    /// Reserves an address of `pool` for `who`, who has none yet: one that nobody visibly has, reserved or not.
     ///
     /// # Errors
     /// It has one, there is none left, the one asked for cannot be had, or the directory cannot be written. Nothing is reserved then.
-    pub(super) fn add(&self, pool: &Pool, who: &Attachment) -> Result<Ipv4Addr, CniError> {
+    pub(super) fn add(
+        &self,
+        pool: &Pool,
+        who: &Attachment,
+        netlink: &mut Netlink,
+    ) -> Result<Ipv4Addr, CniError> {
+        let mut taken = Taken::new(netlink);
         if let Some(host_local) = &self.host_local {
             // It would give a second address that is asked for.
             self.reservations.check_none(who)?;
-            return host_local.add(self.config, pool, || self.reservations.release(who));
+            return self.delegate(host_local, pool, who, &mut taken);
         }
         let mut asked = arguments::ip(&self.environment.args)?
             .into_iter()
             .collect::<Vec<_>>();
         asked.extend(&self.config.ips);
         let asked = one_of(pool, asked).map_err(|error| CniError::step(STEP, error))?;
-        self.reservations.reserve(pool, who, asked)
+        self.reservations
+            .reserve(pool, who, asked, &mut |address| taken.by(address))
+    }
+
+    /// host-local knows its own files alone, and gives an address that is taken without a reservation. It is given back, and another asked
+    /// for: host-local goes on behind the last that it gave. One that comes again was asked for by the runtime, or is the only one left.
+    fn delegate(
+        &self,
+        host_local: &HostLocal,
+        pool: &Pool,
+        who: &Attachment,
+        taken: &mut Taken<'_>,
+    ) -> Result<Ipv4Addr, CniError> {
+        let mut refused = Vec::new();
+        let mut said = Vec::new();
+        for _ in 0..HOST_LOCAL_ATTEMPTS {
+            let address = host_local.add(self.config, pool, || self.reservations.release(who))?;
+            let occupant = match taken.by(address) {
+                Ok(None) => return Ok(address),
+                Ok(Some(occupant)) => occupant,
+                Err(error) => return Err(error.and_undone(self.del(who, Some(address)))),
+            };
+            self.del(who, Some(address))?;
+            if refused.contains(&address) {
+                break;
+            }
+            refused.push(address);
+            said.push(format!("{address} ({occupant})"));
+        }
+        let details = format!(
+            "host-local gives addresses that are taken without a reservation: {}; they were given back (remove those links, or give this \
+             network a `subnet` of its own)",
+            said.join(", ")
+        );
+        Err(CniError::step(STEP, details))
     }
 
     /// Gives back what is reserved for `who`, `held` if anything; nothing is no error.

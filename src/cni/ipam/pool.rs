@@ -1,9 +1,14 @@
 //! The addresses of a subnet that containers may have, in the order that host-local tries them.
 
+use std::collections::BTreeSet;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
+
+use super::taken::Look;
+use super::{Owner, STEP};
+use crate::cni::error::CniError;
 
 /// All but the subnet's first, its second, which is its gateway to host-local, and its last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +61,7 @@ impl Pool {
     }
 
     /// Each once, beginning behind `last`, so that an address that was given back is not given out again at once.
-    pub(in crate::cni) fn behind(self, last: Option<Ipv4Addr>) -> impl Iterator<Item = Ipv4Addr> {
+    fn behind(self, last: Option<Ipv4Addr>) -> impl Iterator<Item = Ipv4Addr> {
         let (first, end) = (self.first(), self.last());
         let last = last.filter(|last| self.contains(*last));
         let start = last.map_or(first, |last| last.to_bits() + 1);
@@ -65,6 +70,37 @@ impl Pool {
             .chain(first..start)
             .map(Ipv4Addr::from_bits)
             .filter(move |address| *address != gateway)
+    }
+
+    /// The first behind `last` that is neither reserved nor taken.
+    ///
+    /// # Errors
+    /// There is none, or what is taken cannot be told.
+    pub(in crate::cni) fn next_free(
+        &self,
+        last: Option<Ipv4Addr>,
+        reserved: &[(IpAddr, Owner)],
+        taken: Look<'_>,
+    ) -> Result<Ipv4Addr, CniError> {
+        let reserved: BTreeSet<_> = reserved.iter().map(|(address, _)| *address).collect();
+        let (mut first, mut count) = (None, 0_u32);
+        for address in self.behind(last) {
+            if reserved.contains(&IpAddr::V4(address)) {
+                continue;
+            }
+            match taken(address)? {
+                None => return Ok(address),
+                Some(occupant) => {
+                    count += 1;
+                    first.get_or_insert(format!("{address}: {occupant}"));
+                }
+            }
+        }
+        let mut details = format!("no IP addresses available in range set: {self}");
+        if let Some(first) = first {
+            details += &format!("; {count} are taken without a reservation, the first {first}");
+        }
+        Err(CniError::step(STEP, details))
     }
 
     fn first(&self) -> u32 {

@@ -8,13 +8,13 @@
 //!
 //! A file without a link, as older versions wrote it, stands for every link of its container.
 
-use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
+use super::taken::Look;
 use super::{Pool, STEP};
 use crate::cni::attachment::Attachment;
 use crate::cni::config::Config;
@@ -102,7 +102,7 @@ impl Reservations {
         none_of(who, &self.all()?)
     }
 
-    /// Reserves the address that is `asked` for, or the next that is free.
+    /// Reserves the address that is `asked` for, or the next that is neither reserved nor `taken`.
     ///
     /// # Errors
     /// `who` has one, there is none, or the directory cannot be written. Nothing is reserved then.
@@ -111,26 +111,16 @@ impl Reservations {
         pool: &Pool,
         who: &Attachment,
         asked: Option<Ipv4Addr>,
+        taken: Look<'_>,
     ) -> Result<Ipv4Addr, CniError> {
         fs::create_dir_all(&self.directory).map_err(|error| self.failed("create", &error))?;
         let _lock = self.lock().map_err(|error| self.failed("lock", &error))?;
         let all = self.list().map_err(|error| self.failed("read", &error))?;
         none_of(who, &all)?;
-        let taken: BTreeSet<_> = all.into_iter().map(|(address, _)| address).collect();
-        let is_free = |address: &Ipv4Addr| !taken.contains(&IpAddr::V4(*address));
         let chosen = match asked {
-            Some(asked) if asked == pool.gateway() => {
-                Err(format!("requested ip {asked} is subnet's gateway"))
-            }
-            Some(asked) => Some(asked).filter(is_free).ok_or_else(|| {
-                format!("requested IP address {asked} is not available in range set {pool}")
-            }),
-            None => pool
-                .behind(self.last_reserved())
-                .find(is_free)
-                .ok_or_else(|| format!("no IP addresses available in range set: {pool}")),
+            Some(asked) => available(pool, asked, &all, taken)?,
+            None => pool.next_free(self.last_reserved(), &all, taken)?,
         };
-        let chosen = chosen.map_err(|details| CniError::step(STEP, details))?;
         self.write(chosen, who)
             .map_err(|error| self.failed("write", &error))?;
         Ok(chosen)
@@ -235,6 +225,27 @@ impl Reservations {
     }
 }
 
+/// The one asked for, in host-local's words if it cannot be had.
+fn available(
+    pool: &Pool,
+    asked: Ipv4Addr,
+    reserved: &[(IpAddr, Owner)],
+    taken: Look<'_>,
+) -> Result<Ipv4Addr, CniError> {
+    let refused = |details: String| Err(CniError::step(STEP, details));
+    if asked == pool.gateway() {
+        return refused(format!("requested ip {asked} is subnet's gateway"));
+    }
+    let not = format!("requested IP address {asked} is not available in range set {pool}");
+    if reserved.iter().any(|(held, _)| *held == IpAddr::V4(asked)) {
+        return refused(not);
+    }
+    match taken(asked)? {
+        None => Ok(asked),
+        Some(occupant) => refused(format!("{not}: {occupant} ({})", occupant.mend())),
+    }
+}
+
 /// In host-local's words.
 fn none_of(who: &Attachment, all: &[(IpAddr, Owner)]) -> Result<(), CniError> {
     let Some((address, _)) = all.iter().find(|(_, owner)| owner.is(who)) else {
@@ -248,7 +259,10 @@ fn none_of(who: &Attachment, all: &[(IpAddr, Owner)]) -> Result<(), CniError> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::netlink::container::Occupant;
 
     fn who(id: &str) -> Attachment {
         Attachment {
@@ -268,7 +282,7 @@ mod tests {
     }
 
     fn reserve(reservations: &Reservations, pool: &Pool, id: &str) -> Result<u8, String> {
-        let reserved = reservations.reserve(pool, &who(id), None);
+        let reserved = reservations.reserve(pool, &who(id), None, &mut |_| Ok(None));
         let reserved = reserved.map(|address| address.octets()[3]);
         reserved.map_err(|error| error.text())
     }
@@ -313,7 +327,7 @@ mod tests {
         let (_directory, reservations, pool) = in_directory();
         let ask = |id: &str, last| {
             let asked = Ipv4Addr::new(10, 1, 0, last);
-            let reserved = reservations.reserve(&pool, &who(id), Some(asked));
+            let reserved = reservations.reserve(&pool, &who(id), Some(asked), &mut |_| Ok(None));
             reserved.map_err(|error| error.text())
         };
         assert_eq!(ask("a", 5), Ok(Ipv4Addr::new(10, 1, 0, 5)));
@@ -328,6 +342,41 @@ mod tests {
                 .contains("is subnet's gateway")
         );
         assert_eq!(reserve(&reservations, &pool, "b"), Ok(6));
+    }
+
+    #[test]
+    fn what_is_taken_without_a_reservation_is_passed_over() {
+        let (_directory, reservations, pool) = in_directory();
+        let mut taken = |address: Ipv4Addr| {
+            let link = || Occupant::Container("s-hand".to_owned());
+            Ok([2, 3, 5].contains(&address.octets()[3]).then(link))
+        };
+        let mut next = |id: &str, asked: Option<u8>| {
+            let asked = asked.map(|last| Ipv4Addr::new(10, 1, 0, last));
+            let reserved = reservations.reserve(&pool, &who(id), asked, &mut taken);
+            let reserved = reserved.map(|address| address.octets()[3]);
+            reserved.map_err(|error| error.text())
+        };
+        assert_eq!(next("a", None), Ok(4));
+        assert_eq!(next("b", None), Ok(6));
+        assert_eq!(
+            next("c", None),
+            Err(
+                "run ipam plugin: no IP addresses available in range set: 10.1.0.1-10.1.0.6; 3 are taken without a reservation, \
+                 the first 10.1.0.2: link s-hand exists: the address has a container"
+                    .to_owned()
+            )
+        );
+        assert_eq!(
+            next("c", Some(3)),
+            Err(
+                "run ipam plugin: requested IP address 10.1.0.3 is not available in range set 10.1.0.1-10.1.0.6: link s-hand exists: \
+                 the address has a container (choose another address, or remove that container first)"
+                    .to_owned()
+            )
+        );
+        let held = reservations.all().expect("readable");
+        assert_eq!(held.len(), 2);
     }
 
     #[test]

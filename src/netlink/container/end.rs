@@ -9,7 +9,7 @@ use super::{ContainerLinks, ContainerSpec, HOST_ADDRESS, HOST_ADDRESS_V6};
 use crate::error::SetupError;
 use crate::netlink::address::{Address, AddressScope};
 use crate::netlink::error::NetlinkError;
-use crate::netlink::link::{bringing_up, switching_arp_off};
+use crate::netlink::link::{bringing_up, setting_alias, switching_arp_off};
 use crate::netlink::neighbor::Neighbor;
 use crate::netlink::route::Route;
 use crate::netlink::socket::{Change, Netlink};
@@ -29,6 +29,7 @@ pub(super) struct End<'a> {
     container: Ipv4Addr,
     pub(super) name: &'a str,
     side: Side,
+    alias: Option<&'a str>,
     local: Inhabitant,
     peer: Inhabitant,
 }
@@ -56,7 +57,7 @@ struct Step {
 
 impl<'a> End<'a> {
     /// The host's end and the container's.
-    pub(super) fn both(spec: &ContainerSpec, links: &'a ContainerLinks) -> (Self, Self) {
+    pub(super) fn both(spec: &'a ContainerSpec, links: &'a ContainerLinks) -> (Self, Self) {
         let host = Inhabitant {
             mac: links.host_mac,
             v4: HOST_ADDRESS,
@@ -72,6 +73,7 @@ impl<'a> End<'a> {
             container: spec.address,
             name: &links.host_name,
             side: Side::Host,
+            alias: spec.alias.as_deref(),
             local: host,
             peer: container,
         };
@@ -80,6 +82,7 @@ impl<'a> End<'a> {
             container: spec.address,
             name: &links.container_name,
             side: Side::Container,
+            alias: None,
             local: container,
             peer: host,
         };
@@ -228,10 +231,14 @@ impl<'a> End<'a> {
         Ok(())
     }
 
-    /// NOARP comes first, since it flushes neighbours, and the routes after the link is up, since they need it.
+    /// Whose it is comes first of all; NOARP before neighbours, since it flushes them; routes after the link is up, since they need it.
     fn steps(&self, index: u32) -> Vec<Step> {
         let step = |name: String, change| Step { name, change };
-        let mut steps = vec![step("set NOARP".to_owned(), switching_arp_off(index))];
+        let alias = self
+            .alias
+            .map(|alias| step(format!("set alias {alias}"), setting_alias(index, alias)));
+        let mut steps: Vec<_> = alias.into_iter().collect();
+        steps.push(step("set NOARP".to_owned(), switching_arp_off(index)));
         for neighbor in self.neighbors(index) {
             let (address, mac) = (neighbor.address, self.peer.mac);
             let name = format!("add neighbor {address} lladdr {mac}");

@@ -1,14 +1,14 @@
 //! What can be told of a container before anything is changed: whether its names, its address and its place will do.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
-use super::{ContainerSpec, HOST_ADDRESS, host_name};
+use super::occupied::Occupied;
+use super::{ContainerSpec, HOST_ADDRESS};
 use crate::error::SetupError;
 use crate::netlink::Netlink;
 use crate::netlink::device::PROTOCOL;
-use crate::netlink::error::NetlinkError;
 use crate::netlink::link::Link;
 use crate::netlink::route::RouteFilter;
 
@@ -49,14 +49,10 @@ pub(super) fn check_place(
     let refused = |cause: String, mend: &str| {
         Err(SetupError::new("add container", spec.address.to_string(), cause).mend(mend))
     };
-    check_address_is_a_containers(netlink, spec)?;
-    let name = host_name(spec.address);
-    if find(netlink, &name, spec)?.is_some() {
-        return refused(
-            format!("link {name} exists: the address has a container"),
-            "choose another address, or remove that container first",
-        );
+    if let Some(occupant) = Occupied::list(netlink)?.by(netlink, spec.address)? {
+        return refused(occupant.to_string(), occupant.mend());
     }
+    check_address_is_of_a_subnet(netlink, spec)?;
     if find(inside, &spec.ifname, spec)?.is_some() {
         let cause = format!("{} has a link {}", spec.namespace.label(), spec.ifname);
         return refused(
@@ -67,48 +63,58 @@ pub(super) fn check_place(
     check_address_is_free(inside, spec)
 }
 
-/// A container's route is a /32, which wins over all others: with the address of the host, of a peer's underlay or of another cell's
-/// container it would take away their traffic. The subnets are those that a VTEP here made `unreachable` but for containers; without a
-/// VTEP nothing can be said of them.
-fn check_address_is_a_containers(
+/// A container's route is a /32, which wins over all others: with the address of a peer's underlay or of another cell's container it would
+/// take away their traffic. The subnets are those that a VTEP here made `unreachable` but for containers; without a VTEP nothing can be
+/// said of them.
+fn check_address_is_of_a_subnet(
     netlink: &mut Netlink,
     spec: &ContainerSpec,
 ) -> Result<(), SetupError> {
-    const OPERATION: &str = "add container";
-    let object = spec.address.to_string();
-    let step = |step| {
-        let object = object.clone();
-        move |error: NetlinkError| error.setup_step(OPERATION, &object, step)
-    };
-    let refused = |cause: String, mend: String| {
-        Err(SetupError::new(OPERATION, object.as_str(), cause).mend(mend))
-    };
-    let addresses = netlink
-        .addresses(None)
-        .map_err(step("list the host's addresses"))?;
-    if addresses.iter().any(|have| have.local == spec.address) {
-        let cause = "it is an address of this host".to_owned();
-        return refused(cause, "choose another address".to_owned());
-    }
     let filter = RouteFilter {
         unreachable: true,
         ..RouteFilter::default()
     };
+    let address = spec.address.to_string();
     let routes = netlink
         .routes(filter)
-        .map_err(step("list the VTEP's subnets"))?;
+        .map_err(|error| error.setup_step("add container", &address, "list the VTEP's subnets"))?;
     let ours = routes.iter().filter(|route| route.protocol == PROTOCOL);
     let subnets: Vec<_> = ours
-        .map(|route| route.destination)
-        .filter(|subnet| subnet.addr().is_ipv4())
+        .filter_map(|route| match route.destination {
+            IpNet::V4(subnet) => Some(subnet),
+            IpNet::V6(_) => None,
+        })
         .collect();
-    let address = IpAddr::from(spec.address);
-    if subnets.is_empty() || subnets.iter().any(|subnet| subnet.contains(&address)) {
-        return Ok(());
+    let refused = |cause: String, mend: String| {
+        Err(SetupError::new("add container", address.as_str(), cause).mend(mend))
+    };
+    let of = subnets.iter().find(|subnet| subnet.contains(&spec.address));
+    match of {
+        Some(subnet) => match end_of_subnet(spec.address, subnet) {
+            Some(cause) => refused(cause, format!("give another one inside {subnet}")),
+            None => Ok(()),
+        },
+        None if subnets.is_empty() => Ok(()),
+        None => {
+            let subnets: Vec<_> = subnets.iter().map(Ipv4Net::to_string).collect();
+            let mend = format!("give one inside {}", subnets.join(" or "));
+            refused("it is not of this cell's subnet".to_owned(), mend)
+        }
     }
-    let subnets: Vec<_> = subnets.iter().map(IpNet::to_string).collect();
-    let mend = format!("give one inside {}", subnets.join(" or "));
-    refused("it is not of this cell's subnet".to_owned(), mend)
+}
+
+/// Why an address of a subnet is none for containers: host-local gives out neither its first nor its last, and hosts with a connected
+/// route to the subnet take them for broadcasts (RFC 919 section 7).
+fn end_of_subnet(address: Ipv4Addr, subnet: &Ipv4Net) -> Option<String> {
+    // Shorter ones than /31 have both (RFC 3021).
+    let has_ends = subnet.prefix_len() < 31;
+    let end = match address {
+        _ if !has_ends => return None,
+        _ if address == subnet.network() => "first",
+        _ if address == subnet.broadcast() => "last",
+        _ => return None,
+    };
+    Some(format!("it is the {end} address of {subnet}"))
 }
 
 fn check_address_is_free(inside: &mut Netlink, spec: &ContainerSpec) -> Result<(), SetupError> {
@@ -193,6 +199,22 @@ mod tests {
         }
         for name in ["eth0", "fifteen-bytes-x", "net.1", "ä"] {
             assert_eq!(unfit_name(name), None, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn the_ends_of_a_subnet_are_no_containers() {
+        for (last, subnet, end) in [
+            (0, "10.1.0.0/24", Some("first")),
+            (255, "10.1.0.0/24", Some("last")),
+            (1, "10.1.0.0/24", None),
+            (254, "10.1.0.0/24", None),
+            (255, "10.1.0.0/16", None),
+            (7, "10.1.0.6/31", None),
+        ] {
+            let found = end_of_subnet(Ipv4Addr::new(10, 1, 0, last), &subnet.parse().unwrap());
+            let expected = end.map(|end| format!("it is the {end} address of {subnet}"));
+            assert_eq!(found, expected);
         }
     }
 

@@ -10,19 +10,21 @@
 //!
 //! Both ends are NOARP and know each other by permanent neighbours, which a change of MAC or NOARP flushes: MACs are
 //! given at creation, and NOARP comes before the neighbour. IPv6 is off on both, as with Silk, or the same again with fe80::1 for
-//! 169.254.0.1. [`add`] and [`del`] make and remove it, [`check`](check()) says how far it is from what [`add`] made.
+//! 169.254.0.1. The host's end says whose it is. [`add`] and [`del`] make and remove it, [`check`](check()) says how far it is from what [`add`] made.
 
 mod check;
 mod end;
 mod fit;
+mod occupied;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 pub use check::{Deviation, check};
 pub use fit::unfit_name;
+pub use occupied::{Occupant, Occupied};
 
 use super::error::NetlinkError;
-use super::link::{LinkKind, VethEnd};
+use super::link::{Link, LinkKind, VethEnd};
 use super::namespace::Namespace;
 use super::socket::Netlink;
 use crate::error::SetupError;
@@ -49,7 +51,13 @@ pub struct ContainerSpec {
     pub mtu_bytes: u32,
     /// Segments of the largest super-frame the container sends; `None`: as many as the kernel likes.
     pub gso_max_segs: Option<u32>,
+    /// What the host's end says of whose it is (its alias, as `ip link show` prints it), for whoever is to remove it: at most
+    /// [`ALIAS_BYTES_MAX`]. `None`: nothing.
+    pub alias: Option<String>,
 }
+
+/// IFALIASZ less the final zero.
+pub const ALIAS_BYTES_MAX: usize = 255;
 
 /// A container's two links, as the CNI result names them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,61 +92,72 @@ pub fn host_name(address: Ipv4Addr) -> String {
     format!("s-{a:03}{b:03}{c:03}{d:03}")
 }
 
-/// Wires a container to the calling thread's namespace.
+/// The address of the container whose link [`host_name`] calls so.
+#[must_use]
+pub fn address_of(host_name_of_it: &str) -> Option<Ipv4Addr> {
+    let digits = host_name_of_it.strip_prefix("s-")?;
+    let octet = |at: usize| digits.get(at..at + 3)?.parse().ok();
+    let address = Ipv4Addr::new(octet(0)?, octet(3)?, octet(6)?, octet(9)?);
+    (host_name(address) == host_name_of_it).then_some(address)
+}
+
+/// Wires a container to the namespace of `netlink`, which is the calling thread's.
 ///
 /// # Errors
 /// What is wrong with `spec`, before anything is done; or the step that failed, after which all is undone.
-pub fn add(spec: &ContainerSpec) -> Result<ContainerLinks, SetupError> {
-    let mut netlink = Netlink::open()?;
-    fit::check_spec(&netlink, spec)?;
+pub fn add(netlink: &mut Netlink, spec: &ContainerSpec) -> Result<ContainerLinks, SetupError> {
+    fit::check_spec(netlink, spec)?;
     let mut inside = Netlink::open_in(&spec.namespace)?;
-    fit::check_place(&mut netlink, &mut inside, spec)?;
+    fit::check_place(netlink, &mut inside, spec)?;
     let links = ContainerLinks::of(spec.address, &spec.ifname);
-    create_pair(&mut netlink, spec, &links)?;
-    match wire(&mut netlink, &mut inside, spec, &links) {
+    create_pair(netlink, spec, &links)?;
+    match wire(netlink, &mut inside, spec, &links) {
         Ok(()) => Ok(links),
-        Err(error) => Err(undo(&mut netlink, &links.host_name, error)),
+        Err(error) => Err(undo(netlink, &links.host_name, error)),
     }
 }
+
+const DELETE: &str = "delete container";
 
 /// Removes the container with `address`, both its links at once; false if there is none.
 ///
 /// # Errors
 /// If its host link's name belongs to something else, or the kernel refuses.
-pub fn del(address: Ipv4Addr) -> Result<bool, SetupError> {
-    const OPERATION: &str = "delete container";
-    let (object, name) = (address.to_string(), host_name(address));
-    let mut netlink = Netlink::open()?;
-    let failed = |error: NetlinkError| error.setup_step(OPERATION, &object, &name);
-    let Some(link) = netlink.link_named(&name).map_err(failed)? else {
+pub fn del(netlink: &mut Netlink, address: Ipv4Addr) -> Result<bool, SetupError> {
+    let Some(link) = host_end(netlink, address)? else {
         return Ok(false);
     };
     if link.kind != LinkKind::Veth {
-        let cause = format!("{name} is no veth");
-        return Err(SetupError::new(OPERATION, object, cause)
+        let cause = format!("{} is no veth", link.name);
+        return Err(SetupError::new(DELETE, address.to_string(), cause)
             .mend("it is not ours: remove it with `ip link del` if it is not wanted"));
     }
-    netlink.delete_link(link.index).map_err(failed)
+    let deleted = netlink.delete_link(link.index);
+    deleted.map_err(|error| error.setup_step(DELETE, &address.to_string(), &link.name))
 }
 
-/// The address of the container whose link `ifname` in `namespace` is one of ours: its other end has our name for it here.
+/// The link here of the container with `address`, whatever its kind, if there is one.
 ///
 /// # Errors
 /// If the kernel does not answer.
-pub fn find(namespace: &Namespace, ifname: &str) -> Result<Option<Ipv4Addr>, SetupError> {
-    let failed = |error: NetlinkError| error.setup("look up container's link", ifname);
-    let mut inside = Netlink::open_in(namespace)?;
-    let Some(link) = inside.link_named(ifname).map_err(failed)? else {
-        return Ok(None);
+pub fn host_end(netlink: &mut Netlink, address: Ipv4Addr) -> Result<Option<Link>, SetupError> {
+    let name = host_name(address);
+    let link = netlink.link_named(&name);
+    link.map_err(|error| error.setup_step(DELETE, &address.to_string(), &name))
+}
+
+/// True if the other end of `host_end` is in `namespace`, by whatever name.
+///
+/// # Errors
+/// If the kernel does not answer.
+pub fn leads_to(host_end: &Link, namespace: &Namespace) -> Result<bool, SetupError> {
+    let Some(index) = host_end.tied_to else {
+        return Ok(false);
     };
-    let Some(address) = link.mac.and_then(MacAddr::overlay_address) else {
-        return Ok(None);
-    };
-    let host = Netlink::open()?.link_named(&host_name(address));
-    let is_other_end = host
-        .map_err(failed)?
-        .is_some_and(|host| host.kind == LinkKind::Veth && host.tied_to == Some(link.index));
-    Ok(is_other_end.then_some(address))
+    let failed = |error: NetlinkError| error.setup("look up the other end of", &host_end.name);
+    let other = Netlink::open_in(namespace)?.link(index).map_err(failed)?;
+    Ok(other
+        .is_some_and(|other| other.kind == LinkKind::Veth && other.tied_to == Some(host_end.index)))
 }
 
 /// Both ends at once with their final names and MACs, the container's in its namespace, both down.
@@ -216,5 +235,16 @@ mod tests {
         let name = host_name(Ipv4Addr::new(10, 255, 108, 184));
         assert_eq!(name, "s-010255108184");
         assert_eq!(unfit_name(&name), None);
+        assert_eq!(address_of(&name), Some(Ipv4Addr::new(10, 255, 108, 184)));
+        for other in [
+            "s-010255108",
+            "s-0102551081840",
+            "s-999255108184",
+            "s-+10255108184",
+            "eth0",
+            "s-ä0255108184",
+        ] {
+            assert_eq!(address_of(other), None, "{other}");
+        }
     }
 }
