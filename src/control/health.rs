@@ -9,6 +9,7 @@
 //! that is needed here. One thread serves all; a visitor has so many bytes and so much time, and when there are too many the one that
 //! has been there longest makes room.
 
+mod complaints;
 mod request;
 mod visitor;
 
@@ -25,6 +26,7 @@ use serde::Serialize;
 
 use super::Control;
 use crate::error::{SetupError, errno};
+use complaints::Complaints;
 use ipnet::IpNet;
 use visitor::{Answer, Visitor};
 
@@ -134,6 +136,7 @@ struct Serving {
     next_token: usize,
     /// There may be more to accept, from then on.
     accept_at: Option<Instant>,
+    complaints: Complaints,
 }
 
 impl Serving {
@@ -149,6 +152,7 @@ impl Serving {
             visitors: VecDeque::with_capacity(VISITORS_MAX),
             next_token: FIRST_VISITOR,
             accept_at: None,
+            complaints: Complaints::default(),
         };
         Ok((serving, waker))
     }
@@ -205,7 +209,7 @@ impl Serving {
                 // Of one connection: the next may be well (accept(2)).
                 Err(error) if is_transient(&error) => {}
                 Err(error) => {
-                    tracing::warn!("accept health check: {}", errno(&error));
+                    self.complain("accept health check", &error, now);
                     self.accept_at = Some(now + ACCEPT_PAUSE);
                     return;
                 }
@@ -220,7 +224,7 @@ impl Serving {
         let interest = Interest::READABLE | Interest::WRITABLE;
         let registered = self.poll.registry().register(&mut stream, token, interest);
         if let Err(error) = registered {
-            return tracing::warn!("serve health check: {}", errno(&error));
+            return self.complain("serve health check", &error, now);
         }
         if self.visitors.len() >= VISITORS_MAX {
             self.visitors.pop_front();
@@ -229,6 +233,12 @@ impl Serving {
         self.visitors.push_back((token, visitor));
         // What came before it was registered is told by no event.
         self.go_on(token);
+    }
+
+    fn complain(&mut self, what: &str, error: &io::Error, now: Instant) {
+        if let Some(line) = self.complaints.line(what, &errno(error), now) {
+            tracing::warn!("{line}");
+        }
     }
 
     fn go_on(&mut self, token: Token) {
