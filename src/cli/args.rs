@@ -216,6 +216,21 @@ impl Global {
         })
     }
 
+    /// Refuses every option, for a command that is told everything otherwise: by `told_by`.
+    ///
+    /// # Errors
+    /// There is one.
+    pub fn none(&self, told_by: &str, usage: &'static str) -> Result<(), UsageError> {
+        if self.name.is_none() && self.socket.is_none() && !self.json {
+            return Ok(());
+        }
+        let command = usage.split(' ').nth(2).unwrap_or_default();
+        Err(UsageError {
+            wrong: format!("{command}: {told_by} says that (`--name`, `--socket`, `--json`)"),
+            usage,
+        })
+    }
+
     /// Where the daemon to ask listens.
     #[must_use]
     pub fn socket_path(&self) -> PathBuf {
@@ -300,6 +315,25 @@ mod tests {
             told.wrong,
             "demo: it asks no daemon but its own (`--name`, `--socket`)"
         );
+    }
+
+    #[test]
+    fn the_cni_plugin_takes_no_option() {
+        let usage = "usage: silk-vtep cni < CONFIGURATION";
+        let asked = |line: &str| parse(line).global.none("the configuration", usage);
+        assert!(asked("silk-vtep cni").is_ok());
+        for option in ["--socket /tmp/x", "--name vtep7", "-j"] {
+            for line in [
+                format!("silk-vtep cni {option}"),
+                format!("silk-vtep {option} cni"),
+            ] {
+                let told = asked(&line).expect_err("refused");
+                assert_eq!(
+                    told.wrong,
+                    "cni: the configuration says that (`--name`, `--socket`, `--json`)"
+                );
+            }
+        }
     }
 
     #[test]

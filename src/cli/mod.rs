@@ -44,7 +44,13 @@ pub fn run(line: &CommandLine) -> Result<(), CliError> {
         }
         Command::Replay(args) => replay::run(args, &line.global, out),
         Command::Container(command) => container::run(command, &line.global, out),
-        Command::Cni => Ok(cni::run()?),
+        Command::Cni => {
+            line.global.none(
+                "the network's configuration on standard input",
+                "usage: silk-vtep cni < CONFIGURATION",
+            )?;
+            Ok(cni::run()?)
+        }
         Command::Capture(args) => capture::run(args, &line.global),
         Command::Trace(args) => trace::run(args, &line.global, out),
         Command::Table(command) => tables::run(command, &line.global, out),

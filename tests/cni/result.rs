@@ -303,5 +303,15 @@ fn by_command_line(lab: &mut Lab) -> Result {
         "{again:?}"
     );
     call("DEL")?.silent("DEL")?;
+    // What says which daemon is in the configuration: an option would have no effect.
+    for option in ["--socket=/tmp/x", "--name=vtep7", "-j"] {
+        let mut process = lab.cells[0].host.command(silk_vtep);
+        process.args(["cni", option]).env("CNI_COMMAND", "VERSION");
+        let answer = super::plugin::answer_of(process, "")?;
+        let wrong = answer.status.code() == Some(2)
+            && answer.stdout.is_empty()
+            && answer.stderr.contains("usage: silk-vtep cni");
+        ensure!(wrong, "{option}: {answer:?}");
+    }
     plugin.left_no_trace(&[&web])
 }
