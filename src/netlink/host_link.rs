@@ -9,6 +9,7 @@ use nix::errno::Errno;
 
 use super::error::NetlinkError;
 use super::link::{LinkKind, link_of};
+use super::route::{PROTOCOL_KERNEL, Route, RouteFilter, RouteKind};
 use super::socket::Netlink;
 use crate::error::SetupError;
 
@@ -21,7 +22,7 @@ pub struct HostLink {
     pub name: String,
     /// Its MTU.
     pub mtu_bytes: u32,
-    /// What is reached by it alone: the peers of its point-to-point addresses.
+    /// What is reached by it alone: the peers of its point-to-point addresses, and what its IPv6 host routes lead to.
     pub peers: Vec<IpAddr>,
     /// What it has carried, as the kernel counts it.
     pub traffic: Traffic,
@@ -76,6 +77,17 @@ pub fn host_links(netlink: &mut Netlink) -> Result<Vec<HostLink>, SetupError> {
             link.peers.push(peer);
         }
     }
+    // An IPv6 address of a container has no peer to be known by, but a route.
+    let filter = RouteFilter {
+        v6: true,
+        ..RouteFilter::default()
+    };
+    for route in netlink.routes(filter).map_err(failed)? {
+        let link = route.interface.and_then(|index| by_index.get_mut(&index));
+        if let Some(link) = link.filter(|_| leads_to_a_host(&route)) {
+            link.peers.push(route.destination.addr());
+        }
+    }
     let mut links: Vec<_> = by_index.into_values().collect();
     links.sort_unstable_by_key(|link| link.index);
     Ok(links)
@@ -86,6 +98,14 @@ fn is_host(address: IpAddr, prefix_len: u8) -> bool {
         IpAddr::V4(_) => prefix_len == 32,
         IpAddr::V6(_) => prefix_len == 128,
     }
+}
+
+/// Not the kernel's own routes, which lead to the host's own addresses.
+fn leads_to_a_host(route: &Route) -> bool {
+    route.kind == RouteKind::Unicast
+        && route.gateway.is_none()
+        && route.protocol != PROTOCOL_KERNEL
+        && is_host(route.destination.addr(), route.destination.prefix_len())
 }
 
 fn host_link_of(message: RouteNetlinkMessage) -> Option<HostLink> {

@@ -19,6 +19,8 @@ use super::socket::{CREATE, Change, Netlink};
 const DEFAULT_METRIC_V6: u32 = 1024;
 /// As iproute2 and Silk add theirs; `ip route` shows no protocol then.
 pub(super) const PROTOCOL_BOOT: u8 = 3;
+/// RTPROT_KERNEL: what comes with an address.
+pub(super) const PROTOCOL_KERNEL: u8 = 2;
 
 /// What a route does with a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +61,8 @@ pub struct RouteFilter {
     pub interface: Option<u32>,
     /// Only `unreachable` ones.
     pub unreachable: bool,
+    /// Only IPv6 ones.
+    pub v6: bool,
 }
 
 impl Route {
@@ -117,7 +121,8 @@ impl Netlink {
     /// If the kernel does not answer.
     pub fn routes(&mut self, filter: RouteFilter) -> Result<Vec<Route>, NetlinkError> {
         let mut found = Vec::new();
-        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let v4 = (!filter.v6).then_some(AddressFamily::Inet);
+        for family in v4.into_iter().chain([AddressFamily::Inet6]) {
             let request = RouteNetlinkMessage::GetRoute(filter_message(family, filter));
             match self.dump(&request) {
                 Ok(answer) => found.extend(

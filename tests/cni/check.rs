@@ -75,6 +75,11 @@ const BROKEN: &[(At, &str, &str)] = &[
     ),
     (
         At::Container,
+        "link set eth0 gso_max_size 30000",
+        "eth0 has gso_max_size 30000, not 64312",
+    ),
+    (
+        At::Container,
         "addr del 10.255.108.2/32 peer 169.254.0.1/32 dev eth0",
         "eth0 lacks address 10.255.108.2",
     ),

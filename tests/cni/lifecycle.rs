@@ -312,6 +312,27 @@ fn with_ipv6(lab: &mut Lab) -> Result {
     let addresses = a.namespace.ip("-6 -o addr show dev eth0")?;
     ensure!(addresses.lines().count() == 1, "addresses {addresses}");
     plugin.call_after("CHECK", &a, &result)?.silent("CHECK")?;
+    for (inside, switch, value, made) in [
+        (false, "all/forwarding", "0", "1"),
+        (false, "s-010255108002/disable_ipv6", "1", "0"),
+        (false, "s-010255108002/addr_gen_mode", "0", "1"),
+        (false, "s-010255108002/accept_ra", "2", "0"),
+        (true, "eth0/disable_ipv6", "1", "0"),
+        (true, "eth0/addr_gen_mode", "0", "1"),
+        (true, "eth0/accept_ra", "2", "0"),
+    ] {
+        let place = if inside { &a.namespace } else { &*host };
+        let path = format!("/proc/sys/net/ipv6/conf/{switch}");
+        place.run(|| Ok(fs::write(&path, value)?))?;
+        let switched = plugin.call_after("CHECK", &a, &result)?;
+        let name = switch.replace('/', ".");
+        switched.refused(100, &format!("net.ipv6.conf.{name} is {value}, not {made}"))?;
+        plugin.del(&a)?;
+        host.run(|| Ok(fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1")?))?;
+        plugin.args = "IP=10.255.108.2".to_owned();
+        plugin.add(&a)?;
+        plugin.args.clear();
+    }
     host.ip("-6 route del fd00:a:0:6c::aff:6c02/128")?;
     let lost = plugin.call_after("CHECK", &a, &result)?;
     lost.refused(100, "s-010255108002 lacks route fd00:a:0:6c::aff:6c02/128")?;
@@ -341,6 +362,26 @@ fn both_families_cross(lab: &mut Lab) -> Result {
         known.as_array().is_some_and(|rows| rows.len() == 2),
         "{known}"
     );
+    // A daemon whose registry is lost finds both in the kernel.
+    let daemon = lab.cells[0].daemon()?;
+    daemon.terminate()?;
+    let mut lost = 0;
+    for entry in fs::read_dir(daemon.socket().parent().ok_or("no directory")?)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().contains("containers") {
+            fs::remove_file(entry.path())?;
+            lost += 1;
+        }
+    }
+    ensure!(lost == 1, "{lost} registries");
+    daemon.start()?;
+    let found = daemon.request(&list)?;
+    let addresses = |rows: &serde_json::Value| {
+        let rows = rows.as_array().cloned().unwrap_or_default();
+        let addresses = rows.into_iter().map(|row| row["address"].to_string());
+        addresses.collect::<Vec<_>>()
+    };
+    ensure!(addresses(&found) == addresses(&known), "{found}");
     here.del(&a)?;
     there.del(&b)?;
     let known = lab.cells[0].daemon()?.request(&list)?;
