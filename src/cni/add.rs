@@ -29,6 +29,7 @@ pub(super) fn run(
     let who = environment.attachment(&config.name);
     let ipam = Ipam::new(config, environment);
     let network = daemon::discover(&config.daemon)?;
+    daemon::check_subnet6(config, &network)?;
     let pool = ipam::pool(network.overlay_subnet, config.subnet)?;
     let wiring = Wiring::of(config, &network);
     let mut netlink = Netlink::open().map_err(|error| CniError::wiring(&error))?;

@@ -79,6 +79,33 @@ pub(super) fn discover(address: &DaemonAddress) -> Result<Network, CniError> {
     Err(CniError::step(DISCOVER, details))
 }
 
+/// Whether our daemon will take addresses of the configured `subnet6`. Silk's has none, and is told of none.
+///
+/// # Errors
+/// It will not, or does not answer.
+pub(super) fn check_subnet6(config: &Config, network: &Network) -> Result<(), CniError> {
+    let (Some(wanted), Some(socket)) = (config.subnet6, &config.daemon.socket) else {
+        return Ok(());
+    };
+    let of_cell = match config.daemon.port {
+        None => network.overlay_subnet6,
+        // Over HTTP there was no word of it.
+        Some(_) => {
+            let network: Network = ask(socket, &Request::Network)
+                .map_err(|error| CniError::daemon(DISCOVER, &error))?;
+            network.overlay_subnet6
+        }
+    };
+    let wrong = match of_cell {
+        Some(of_cell) if of_cell.contains(&wanted) => return Ok(()),
+        Some(of_cell) => format!("`subnet6` {wanted} is not inside the cell's, {of_cell}"),
+        None => format!(
+            "`subnet6` {wanted}: the cell has no IPv6 subnet (the daemon needs an IPv6 `address`)"
+        ),
+    };
+    Err(CniError::config(wrong))
+}
+
 /// Tells our daemon that a container was wired. A daemon that is known by its port alone may be Silk's, and is told nothing; ours finds
 /// such containers in the kernel.
 ///
@@ -183,6 +210,7 @@ fn by_http(port: u16) -> Result<Network, SetupError> {
         .map_err(|error| failed(format!("not the answer expected: {error}")))?;
     Ok(Network {
         overlay_subnet: answer.overlay_subnet,
+        overlay_subnet6: None,
         mtu: answer.mtu,
         // It does not say; with a kernel device this costs nothing that shows.
         gso_max_segs: Some(run_max_segs(answer.mtu)),

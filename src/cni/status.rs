@@ -25,7 +25,9 @@ pub(super) fn run(config: &Config) -> Result<(), CniError> {
             CniError::unavailable(&error)
         }
     })?;
-    check_room(config, network.overlay_subnet).map_err(|error| CniError::unavailable(&error))
+    daemon::check_subnet6(config, &network)
+        .and_then(|()| check_room(config, network.overlay_subnet))
+        .map_err(|error| CniError::unavailable(&error))
 }
 
 fn has_containers(config: &Config) -> bool {

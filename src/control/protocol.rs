@@ -23,7 +23,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use super::capture::CaptureRequest;
@@ -135,6 +135,9 @@ pub struct Reloaded {
 pub struct Network {
     /// The subnet that containers get their addresses of, host bits zero. A /32 is the VTEP's own address: no container has room in it.
     pub overlay_subnet: IpNet,
+    /// The IPv6 subnet that containers may have addresses of beside; left out if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlay_subnet6: Option<Ipv6Net>,
     /// The device's MTU in bytes, and each container's.
     pub mtu: u32,
     /// Segments of the largest super-frame that one send carries; `None`: as many as the kernel likes.
@@ -355,8 +358,13 @@ mod tests {
     fn answers_about_containers_are_the_documented_lines() {
         let network = Network {
             overlay_subnet: "10.255.108.0/24".parse().expect("a prefix"),
+            overlay_subnet6: None,
             mtu: 1410,
             gso_max_segs: None,
+        };
+        let both = Network {
+            overlay_subnet6: "fd00:a:0:6c::/64".parse().ok(),
+            ..network.clone()
         };
         let removed = Removed {
             removed: true,
@@ -366,6 +374,10 @@ mod tests {
             (
                 Reply::Network(network),
                 r#"{"ok":{"overlay_subnet":"10.255.108.0/24","mtu":1410,"gso_max_segs":null}}"#,
+            ),
+            (
+                Reply::Network(both),
+                r#"{"ok":{"overlay_subnet":"10.255.108.0/24","overlay_subnet6":"fd00:a:0:6c::/64","mtu":1410,"gso_max_segs":null}}"#,
             ),
             (Reply::Added(Added::default()), r#"{"ok":{}}"#),
             (Reply::Removed(removed), r#"{"ok":{"removed":true}}"#),

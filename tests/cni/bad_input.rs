@@ -65,6 +65,7 @@ fn configurations(lab: &mut Lab) -> Result {
         (with("subnet", json!("fd00::/64")), 7),
         (with("subnet", json!("10.255.43.0/24")), 7),
         (with("subnet6", json!("10.255.108.0/24")), 7),
+        (with("subnet6", json!("fd00:a:0:6c::/64")), 7),
         (with("runtimeConfig", json!("x")), 7),
         (with("args", json!({ "cni": { "ips": ["x"] } })), 7),
     ] {

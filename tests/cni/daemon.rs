@@ -34,6 +34,11 @@ pub(crate) fn cases() -> Vec<Case> {
         ),
         case("status_says_whether_add_would_do", status_says_whether),
         case("a_lease_of_one_address_is_refused_clearly", single_address),
+        Case::new(
+            "daemon::an_ipv6_prefix_of_another_cell_is_refused_first",
+            Plan::of(&[Silk]).overlay_v6().cold(),
+            foreign_subnet6,
+        ),
     ]
 }
 
@@ -227,4 +232,30 @@ fn single_address(lab: &mut Lab) -> Result {
         ensure!(answer.text("msg") == "generate ipam config", "{answer:?}");
     }
     plugin.left_no_trace(&[&web])
+}
+
+/// Before anything is wired: nothing is reserved meanwhile, and the last address given is not moved on.
+fn foreign_subnet6(lab: &mut Lab) -> Result {
+    let mut plugin = Plugin::new(lab, 0)?;
+    plugin.set("cniVersion", "1.1.0");
+    let host = lab.cells[0].host.clone();
+    let subnet = lab.cells[0].site.subnet_v6();
+    let network = lab.cells[0].daemon()?.request(&json!("network"))?;
+    ensure!(network["overlay_subnet6"] == subnet, "{network}");
+    let (web, before) = (Sandbox::new("web")?, Snapshot::of(&host)?);
+    let said = format!("`subnet6` fd00:b::/64 is not inside the cell's, {subnet}");
+    let port = silks_daemon(&host, "10.255.108.0/24", 1450)?;
+    for port in [Value::Null, port.into()] {
+        plugin.set("daemonPort", port);
+        plugin.set("subnet6", "fd00:b::/64");
+        plugin.call("ADD", &web)?.refused(7, &said)?;
+        plugin.call_network("STATUS")?.refused(50, &said)?;
+        let touched = plugin.ipam_dir().exists();
+        ensure!(!touched, "something was reserved");
+        plugin.left_nothing(&before, &[&web])?;
+    }
+    plugin.set("subnet6", subnet);
+    plugin.call_network("STATUS")?.silent("STATUS")?;
+    plugin.add(&web)?;
+    plugin.del(&web)
 }

@@ -109,6 +109,7 @@ mod tests {
         let told = |address: [u8; 4], subnet: &str| {
             let network = Network {
                 overlay_subnet: subnet.parse().expect("a prefix"),
+                overlay_subnet6: None,
                 mtu: 1410,
                 gso_max_segs: None,
             };

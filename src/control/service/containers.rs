@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use super::Control;
 use super::Master;
 use crate::control::StateFile;
@@ -81,6 +83,10 @@ impl Control {
         };
         Ok(Network {
             overlay_subnet: *subnet.ok_or_else(none)?,
+            overlay_subnet6: subnets.iter().find_map(|subnet| match subnet {
+                IpNet::V6(subnet) => Some(*subnet),
+                IpNet::V4(_) => None,
+            }),
             mtu: self.options.containers.mtu_bytes,
             gso_max_segs: self.options.containers.gso_max_segs,
         })
