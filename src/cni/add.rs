@@ -64,10 +64,14 @@ fn attach(
 ) -> Result<(), CniError> {
     let links = container::add(netlink, spec).map_err(|error| CniError::wiring(&error))?;
     // A store that could not be written is as it was: looking into it again would only wait for its lock again.
-    record(config, who, netns, spec).map_err(|error| error.and_undone(unwire(&[spec.address])))?;
+    let own = [spec.address];
+    if let Err(error) = record(config, who, netns, spec) {
+        return Err(error.and_undone(unwire(netlink, &own)));
+    }
     let told = tell(config, who, netns, spec, &links, stdout);
     told.map_err(|error| {
-        error.and_undone(detach(config, who, &[spec.address], &Record::read(config)))
+        let record = Record::read(config);
+        error.and_undone(detach(config, who, netlink, &own, &record))
     })
 }
 

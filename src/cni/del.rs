@@ -30,12 +30,16 @@ pub(super) fn run(environment: &Environment, config: &Config) -> Result<(), CniE
     let reserved = ipam.reservations.all()?;
     let record = Record::read(config);
     let on_disk = addresses_of(record.entries(), &who, &reserved);
+    let mut netlink = Netlink::open().map_err(|error| CniError::step(STEP, error))?;
     let addresses = match on_disk[..] {
-        [] => claimed(&who)?,
-        // A namespace that is not there holds no link that could be another's.
-        _ => own(&who, on_disk, environment.namespace().ok().as_ref())?,
+        [] => claimed(&mut netlink, &who)?,
+        _ => {
+            // One that is not there holds no link that could be another's.
+            let namespace = environment.namespace().ok();
+            own(&mut netlink, &who, on_disk, namespace.as_ref())?
+        }
     };
-    detach(config, &who, &addresses, &record)?;
+    detach(config, &who, &mut netlink, &addresses, &record)?;
     let mut held = reserved.iter().filter(|(_, owner)| owner.is(&who));
     ipam.del(&who, held.find_map(|(address, _)| v4(*address)))
 }
@@ -48,23 +52,19 @@ pub(super) fn run(environment: &Environment, config: &Config) -> Result<(), CniE
 pub(super) fn detach(
     config: &Config,
     who: &Attachment,
+    netlink: &mut Netlink,
     addresses: &[Ipv4Addr],
     record: &Record,
 ) -> Result<(), CniError> {
-    unwire(addresses)?;
+    unwire(netlink, addresses)?;
     daemon::forget(config, addresses);
     record.remove(config, who, addresses)
 }
 
 /// Takes containers from the kernel.
-pub(super) fn unwire(addresses: &[Ipv4Addr]) -> Result<(), CniError> {
-    let failed = |error| CniError::step(STEP, error);
-    if addresses.is_empty() {
-        return Ok(());
-    }
-    let mut netlink = Netlink::open().map_err(failed)?;
+pub(super) fn unwire(netlink: &mut Netlink, addresses: &[Ipv4Addr]) -> Result<(), CniError> {
     for &address in addresses {
-        container::del(&mut netlink, address).map_err(failed)?;
+        container::del(netlink, address).map_err(|error| CniError::step(STEP, error))?;
     }
     Ok(())
 }
@@ -74,15 +74,15 @@ pub(super) fn unwire(addresses: &[Ipv4Addr]) -> Result<(), CniError> {
 /// # Errors
 /// The kernel does not answer.
 pub(super) fn own(
+    netlink: &mut Netlink,
     who: &Attachment,
     addresses: Vec<Ipv4Addr>,
     namespace: Option<&Namespace>,
 ) -> Result<Vec<Ipv4Addr>, CniError> {
     let failed = |error| CniError::step(STEP, error);
-    let mut netlink = Netlink::open().map_err(failed)?;
     let mut own = Vec::new();
     for address in addresses {
-        let link = container::host_end(&mut netlink, address).map_err(failed)?;
+        let link = container::host_end(netlink, address).map_err(failed)?;
         let is_own = match &link {
             None => true,
             Some(link) => is_own(link, who, namespace).map_err(failed)?,
@@ -110,8 +110,7 @@ fn is_own(
 }
 
 /// The addresses of the links that say that they are `who`'s: what the kernel alone knows.
-fn claimed(who: &Attachment) -> Result<Vec<Ipv4Addr>, CniError> {
-    let mut netlink = Netlink::open().map_err(|error| CniError::step(STEP, error))?;
+fn claimed(netlink: &mut Netlink, who: &Attachment) -> Result<Vec<Ipv4Addr>, CniError> {
     let links = netlink.links();
     let links = links.map_err(|error| CniError::step(STEP, error.setup("list", "links")))?;
     let ours = links.iter().filter(|link| {

@@ -9,6 +9,7 @@ use super::del::{Record, detach, own, v4};
 use super::error::CniError;
 use super::ipam::Reservations;
 use crate::control::container_store;
+use crate::netlink::Netlink;
 
 /// Removes everything of this network that is not of an attachment in `cni.dev/valid-attachments`.
 ///
@@ -21,9 +22,10 @@ pub(super) fn run(config: &Config) -> Result<(), CniError> {
     let reservations = Reservations::of(config);
     let mut failures = Vec::new();
     let record = Record::read(config);
+    let mut netlink = Netlink::open().map_err(|error| CniError::step(STEP, error))?;
     for Leftover { who, addresses } in leftovers(config, &reservations, &record, &valid)? {
-        let own = own(&who, addresses.clone(), None);
-        let removed = own.and_then(|own| detach(config, &who, &own, &record));
+        let own = own(&mut netlink, &who, addresses.clone(), None);
+        let removed = own.and_then(|own| detach(config, &who, &mut netlink, &own, &record));
         let removed = removed.and_then(|()| {
             reservations.release_where(|address, owner| {
                 owner.is(&who) && v4(address).is_some_and(|address| addresses.contains(&address))
@@ -38,8 +40,10 @@ pub(super) fn run(config: &Config) -> Result<(), CniError> {
     if failures.is_empty() {
         return Ok(());
     }
-    Err(CniError::step("collect garbage", failures.join("; ")))
+    Err(CniError::step(STEP, failures.join("; ")))
 }
+
+const STEP: &str = "collect garbage";
 
 struct Leftover {
     who: Attachment,

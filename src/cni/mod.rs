@@ -7,14 +7,14 @@
 //!
 //! ```text
 //! ADD   daemon: subnet, MTU -> ipam: an address -> netlink::container: the links -> container store -> daemon: whose it is -> result
-//! DEL   links, daemon, store, reservation, by what is on disk: needs neither daemon nor namespace nor link
+//! DEL   links, daemon, store, reservation, by what is on disk and what links say of themselves: needs neither daemon nor namespace nor link
 //! CHECK netlink::container::check, reservation, store, daemon
 //! GC    DEL of everything that is on disk and not in the runtime's list
 //! ```
 //!
 //! Who a container is says its network, its id and the name of its link in it. Its address follows from the reservation on disk, which is
-//! there before anything else and goes last. A step that fails takes back all before it; a plugin that is killed leaves what the
-//! reservation finds, for DEL.
+//! there before anything else and goes last; the link says whose it is, too. A step that fails takes back all before it; a plugin that is
+//! killed leaves what the reservation finds, for DEL.
 
 mod add;
 mod attachment;
