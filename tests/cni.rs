@@ -9,6 +9,7 @@ mod support;
 mod cni {
     pub(crate) mod address;
     pub(crate) mod bad_input;
+    pub(crate) mod busy;
     pub(crate) mod chain;
     pub(crate) mod check;
     pub(crate) mod collect;
@@ -18,9 +19,11 @@ mod cni {
     pub(crate) mod ownership;
     pub(crate) mod plugin;
     pub(crate) mod podman;
+    pub(crate) mod preload;
     pub(crate) mod result;
     pub(crate) mod sandbox;
     pub(crate) mod taken;
+    pub(crate) mod witness;
 }
 
 use std::process::ExitCode;
@@ -37,6 +40,8 @@ fn main() -> ExitCode {
         cni::collect::cases(),
         cni::daemon::cases(),
         cni::faults::cases(),
+        cni::busy::cases(),
+        cni::witness::cases(),
         cni::chain::cases(),
         cni::podman::cases(),
     ];

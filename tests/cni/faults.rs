@@ -1,12 +1,12 @@
-//! Every system call that ADD makes fails in turn, and the plugin is killed at each: nothing is left, or DEL finds it.
+//! Every system call that ADD and DEL make fails in turn, and the plugin is killed at each: nothing is left, or the next DEL finds it.
 //!
 //! A small library ([`fail_at.c`](fail_at.c)), preloaded into the very binary that is shipped, counts calls and makes one fail.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use super::plugin::Plugin;
+use super::preload::library;
 use super::sandbox::Sandbox;
 use crate::support::Kind::Silk;
 use crate::support::{Case, Lab, Plan, Result, Snapshot, ensure};
@@ -28,6 +28,10 @@ pub(crate) fn cases() -> Vec<Case> {
             killed_anywhere,
         ),
         case("del_that_fails_anywhere_is_done_by_the_next", failing_del),
+        case(
+            "del_that_is_killed_anywhere_is_done_by_the_next",
+            killed_del,
+        ),
     ]
 }
 
@@ -39,14 +43,10 @@ struct Faults {
 
 impl Faults {
     fn new(directory: &Path) -> Result<Self> {
-        let library = directory.join("fail_at.so");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cni/fail_at.c");
-        let mut compiler = Command::new("cc");
-        compiler.args(["-shared", "-fPIC", "-O1", "-o"]);
-        let compiled = compiler.arg(&library).arg(source).arg("-ldl").output()?;
-        ensure!(compiled.status.success(), "{compiled:?}");
-        let log = directory.join("hit");
-        Ok(Self { library, log })
+        Ok(Self {
+            library: library(directory, "fail_at.c")?,
+            log: directory.join("hit"),
+        })
     }
 
     /// Has the plugin's call number `at` fail.
@@ -169,5 +169,30 @@ fn failing_del(lab: &mut Lab) -> Result {
         Ok(hit().is_some())
     })?;
     ensure!(calls > CALLS_MIN / 3, "only {calls} calls");
+    before.same_as(&Snapshot::of(&host)?)
+}
+
+fn killed_del(lab: &mut Lab) -> Result {
+    let mut plugin = Plugin::new(lab, 0)?;
+    let host = lab.cells[0].host.clone();
+    let (web, before) = (Sandbox::new("web")?, Snapshot::of(&host)?);
+    let list = serde_json::json!({ "container": "list" });
+    let mut killed = 0;
+    let calls = at_every_call(&mut plugin, &[("FAIL_KILL", "1")], |plugin, arm, hit| {
+        plugin.add(&web)?;
+        arm(plugin);
+        let answer = plugin.call("DEL", &web)?;
+        plugin.variables.clear();
+        let was_hit = hit().is_some();
+        ensure!(was_hit != answer.status.success(), "{answer:?}");
+        killed += usize::from(was_hit);
+        plugin.del(&web)?;
+        plugin.left_no_trace(&[&web])?;
+        let known = lab.cells[0].daemon()?.request(&list)?;
+        ensure!(known == serde_json::json!([]), "the daemon knows {known}");
+        Ok(was_hit)
+    })?;
+    let enough = calls > CALLS_MIN / 3 && killed == calls;
+    ensure!(enough, "{killed} of {calls}");
     before.same_as(&Snapshot::of(&host)?)
 }
