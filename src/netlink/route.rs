@@ -139,6 +139,38 @@ impl Netlink {
         Ok(found)
     }
 
+    /// The main table's route that packets to `address` take; `None` if there is none, or another table decides. The table as it stands
+    /// (RTM_F_FIB_MATCH, Linux 4.13): before, kernels answer with a route to the address alone, whatever the prefix.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    pub fn route_to(&mut self, address: IpAddr) -> Result<Option<Route>, NetlinkError> {
+        let family = family_of(address);
+        let mut message = RouteMessage::default();
+        message.header.address_family = family;
+        message.header.destination_prefix_length = IpNet::from(address).max_prefix_len();
+        message.header.flags = RouteFlags::FibMatch;
+        let destination = RouteAttribute::Destination(RouteAddress::from(address));
+        message.attributes.push(destination);
+        match self.query(RouteNetlinkMessage::GetRoute(message)) {
+            Ok(answer) => Ok(route_of(answer, family)),
+            // No route, or one that says so (`fib_props`).
+            Err(error)
+                if [
+                    Errno::ENETUNREACH,
+                    Errno::EHOSTUNREACH,
+                    Errno::EACCES,
+                    Errno::EINVAL,
+                ]
+                .map(Some)
+                .contains(&error.errno()) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Adds a route.
     ///
     /// # Errors

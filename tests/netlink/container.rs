@@ -290,6 +290,14 @@ pub(crate) fn add_refuses_an_address_that_is_no_containers_here() -> Outcome {
     host.pair("hand")?;
     host.ip("address add 169.254.0.1/32 peer 10.255.108.9/32 dev hand")?;
     refuse([10, 255, 108, 9], "link hand leads to it")?;
+    host.ip("route add 10.255.108.10/32 dev hand")?;
+    refuse([10, 255, 108, 10], "link hand leads to it")?;
+    // A larger route is no container's, whether it leads somewhere or not.
+    host.ip("route add 10.255.108.16/28 dev hand")?;
+    let (inner, other) = (Ns::new("ctr")?, Ns::new("ctr")?);
+    add(&host, &spec(&inner, Ipv4Addr::new(10, 255, 108, 20)))?;
+    host.ip("route add default dev hand")?;
+    add(&host, &spec(&other, Ipv4Addr::new(10, 255, 108, 40)))?;
     add(&host, &spec(&inside, ADDRESS))?;
     Ok(())
 }

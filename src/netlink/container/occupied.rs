@@ -8,6 +8,7 @@ use crate::error::SetupError;
 use crate::netlink::Netlink;
 use crate::netlink::address::Address;
 use crate::netlink::error::NetlinkError;
+use crate::netlink::route::{Route, RouteKind};
 
 const OPERATION: &str = "add container";
 
@@ -40,7 +41,8 @@ impl Occupied {
         Ok(Self { addresses })
     }
 
-    /// Who has `address`, if anybody: it has a link by a container's name, is the host's own, or one that a link leads to.
+    /// Who has `address`, if anybody: it has a link by a container's name, is the host's own, or one that a link leads to by a
+    /// peer's address or a route of its own.
     ///
     /// # Errors
     /// If the kernel does not answer.
@@ -61,12 +63,26 @@ impl Occupied {
             return Ok(Some(Occupant::Container(name)));
         }
         let leads_there = |have: &&Address| have.prefix_len == 32 && have.peer.is_some_and(is_this);
-        let Some(have) = self.addresses.iter().find(leads_there) else {
+        let by_address = self.addresses.iter().find(leads_there);
+        let index = match by_address {
+            Some(have) => Some(have.interface),
+            None => {
+                let route = netlink.route_to(address.into()).map_err(failed)?;
+                route.and_then(|route| to_one_host(&route))
+            }
+        };
+        let Some(index) = index else {
             return Ok(None);
         };
-        let link = netlink.link(have.interface).map_err(failed)?;
+        let link = netlink.link(index).map_err(failed)?;
         Ok(link.map(|link| Occupant::Peer(link.name)))
     }
+}
+
+/// The link of a route to one address alone, which a container's own route would come behind.
+fn to_one_host(route: &Route) -> Option<u32> {
+    let is_host = route.kind == RouteKind::Unicast && route.destination.prefix_len() == 32;
+    route.interface.filter(|_| is_host)
 }
 
 impl Occupant {
