@@ -297,7 +297,8 @@ impl Naive {
                 () => Ok(()),
             }
         };
-        if let Some(wanted) = tentative(&without_tags(frame)) {
+        let judged = said.header.map_or(Ok(()), check);
+        if let (Err(_), Some(wanted)) = (judged, tentative(&without_tags(frame))) {
             // It is answered, by us or by the host.
             return match self.local.addresses.contains(&wanted) {
                 true if self.local.routing || self.is_behind(peer, wanted, mac) => Ok(()),
@@ -305,9 +306,7 @@ impl Naive {
                 false => check(wanted),
             };
         }
-        if let Some(address) = said.header {
-            check(address)?;
-        }
+        judged?;
         if said.is_arp && !self.local.routing && !self.is_behind(peer, mac_address(), mac) {
             return Err(DropReason::SourceNotPeers);
         }

@@ -11,7 +11,7 @@
 //! Frames that are neither IP nor ARP say nothing. Duplicate address detection, from the unspecified address, speaks as the address that
 //! it asks for, as an ARP probe speaks as none: else no peer could learn that an address of ours is taken.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 use crate::drop_reason::DropReason;
 use crate::tables::{Address, Local, PeerId, Tables};
@@ -116,25 +116,25 @@ impl Speaker<'_> {
 
     #[inline]
     fn ipv6(&self, ip: Ipv6<'_>) -> Result<(), DropReason> {
-        if let Some(wanted) = ndisc::tentative(ip) {
-            return self.tentative(wanted);
+        match self.address(ip.source()) {
+            Ok(()) => self.claim(Claim::of_ipv6(ip)),
+            Err(reason) => self.tentative(ip).unwrap_or(Err(reason)),
         }
-        self.address(ip.source())?;
-        self.claim(Claim::of_ipv6(ip))
     }
 
     /// Who looks whether an address is free has none to speak from, and speaks as that one: of its own, as always, or of the VTEP's,
-    /// which it is to be told is taken.
+    /// which it is to be told is taken. `None`: nobody looks.
     #[cold]
-    fn tentative(&self, wanted: Ipv6Addr) -> Result<(), DropReason> {
+    fn tentative(&self, ip: Ipv6<'_>) -> Option<Result<(), DropReason>> {
+        let wanted = ndisc::tentative(ip)?;
         let local = &*self.tables.local;
         if !local.addresses.contains(&wanted.into()) {
-            return self.address(wanted);
+            return Some(self.address(wanted));
         }
         if local.routing || self.has_mac(self.frame.source()) {
-            return Ok(());
+            return Some(Ok(()));
         }
-        Err(DropReason::SourceNotPeers)
+        Some(Err(DropReason::SourceNotPeers))
     }
 
     fn has_mac(&self, mac: MacAddr) -> bool {
