@@ -102,6 +102,21 @@ pub enum Refusal {
     },
 }
 
+impl Refusal {
+    /// What whoever asked for the change may do, where the refusal does not say it. A configuration's author has other means.
+    pub(super) fn mend(&self) -> Option<&'static str> {
+        match self {
+            Self::Exists { holder, .. } => Some(match holder {
+                Holder::Owner(Owner::Entry(_)) => "`replace` changes it",
+                Holder::Owner(Owner::Peer(..)) => "change the peer",
+                Holder::EarlierChange => "give it once",
+            }),
+            Self::Absent { .. } => Some("`show` tells what there is"),
+            Self::Differs { .. } | Self::Derived { .. } | Self::Rule { .. } => None,
+        }
+    }
+}
+
 /// The change of a request that was refused, and the request with it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{refusal}")]

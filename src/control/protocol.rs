@@ -233,8 +233,12 @@ impl Failure {
 
 impl From<ChangeError> for Failure {
     fn from(error: ChangeError) -> Self {
+        let message = match error.refusal.mend() {
+            Some(mend) => format!("{error}: {mend}"),
+            None => error.to_string(),
+        };
         Self {
-            message: error.to_string(),
+            message,
             change: Some(error.index),
         }
     }

@@ -325,7 +325,7 @@ mod tests {
         let answer = exchange(&mut stream, b"{\"change\":[{\"del\":{\"peer\":\"10.0.16.14\"}},{\"del\":{\"peer\":\"10.9.9.9\"}}]}\n");
         assert_eq!(
             answer,
-            "{\"error\":{\"message\":\"no peer 10.9.9.9\",\"change\":1}}\n"
+            "{\"error\":{\"message\":\"no peer 10.9.9.9: `show` tells what there is\",\"change\":1}}\n"
         );
     }
 

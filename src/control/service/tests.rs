@@ -275,6 +275,30 @@ fn route_get_tells_the_longest_match_or_why_there_is_none() {
 }
 
 #[test]
+fn what_is_refused_is_told_with_the_mend() {
+    let (_directory, control) = start();
+    let there = peer("10.255.43.0/24", "10.0.16.14");
+    let absent = peer("10.255.45.0/24", "10.0.16.15");
+    for (changes, told) in [
+        (
+            vec![Change::Add(there)],
+            "peer 10.0.16.14 exists already (config): `replace` changes it",
+        ),
+        (
+            vec![Change::Add(absent.clone()), Change::Add(absent.clone())],
+            "peer 10.0.16.15 exists already (an earlier change of this request gives it): give it once",
+        ),
+        (
+            vec![Change::Del(absent.key())],
+            "no peer 10.0.16.15: `show` tells what there is",
+        ),
+    ] {
+        let refused = control.apply(&changes, Origin::Live);
+        assert_eq!(refused.expect_err("refused").message, told);
+    }
+}
+
+#[test]
 fn groups_that_nobody_looks_up_are_told_whoever_gives_them() {
     let table = "; set marks = \"table\" and restart to use it";
     let gbp = "; set gbp = true and marks = \"table\" and restart to use it";
