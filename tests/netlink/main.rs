@@ -4,6 +4,7 @@
 //! `SILK_VTEP_REQUIRE_NETNS=1`.
 
 mod container;
+mod container_source;
 mod device;
 mod fixture;
 mod kernel;
@@ -33,6 +34,7 @@ const TESTS: &[Test] = tests![
     container::add_refuses_the_hosts_own_namespace,
     container::add_refuses_an_address_that_is_no_containers_here,
     container::del_is_idempotent_and_spares_strangers,
+    container_source::a_container_speaks_with_its_own_addresses_alone,
     device::configure_sets_up_a_fresh_tap,
     device::configure_mends_what_others_change,
     device::configure_takes_over_a_tap_set_up_silks_way,

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::end::End;
-use super::{ContainerLinks, ContainerSpec};
+use super::{ContainerLinks, ContainerSpec, source};
 use crate::error::SetupError;
 use crate::netlink::address::Address;
 use crate::netlink::error::NetlinkError;
@@ -60,6 +60,8 @@ pub enum Deviation {
     },
     /// A route is missing, or leads elsewhere.
     NoRoute { link: String, destination: IpNet },
+    /// The program is missing that keeps the container to its IPv6 address.
+    NoSourceProgram { link: String },
     /// A switch stands the other way.
     Sysctl {
         path: String,
@@ -111,6 +113,10 @@ impl fmt::Display for Deviation {
                 ),
                 _ => write!(f, "{link} lacks route {destination}"),
             },
+            Self::NoSourceProgram { link } => write!(
+                f,
+                "{link} lacks the program that keeps the container to its own IPv6 address"
+            ),
             Self::Sysctl { path, found, made } => {
                 write!(f, "{} is {found}, not {made}", path.replace('/', "."))
             }
@@ -152,6 +158,13 @@ pub fn check(spec: &ContainerSpec, links: &ContainerLinks) -> Result<Vec<Deviati
     }
     if let (Some(link), Some(made)) = (&link, spec.gso_max_segs) {
         deviations.extend(of_super_frames(link, made, spec.mtu_bytes));
+    }
+    if let (Some(link), Some(_)) = (&host_link, spec.address_v6)
+        && !source::is_kept(&mut netlink, link.index, &link.name)?
+    {
+        deviations.push(Deviation::NoSourceProgram {
+            link: link.name.clone(),
+        });
     }
     for (path, made) in host.host_sysctls() {
         deviations.extend(sysctl(&netlink, path, made));

@@ -10,12 +10,13 @@
 //!
 //! Both ends are NOARP and know each other by permanent neighbours, which a change of MAC or NOARP flushes: MACs are
 //! given at creation, and NOARP comes before the neighbour. IPv6 is off on both, as with Silk, or the same again with fe80::1 for
-//! 169.254.0.1. The host's end says whose it is. [`add`] and [`del`] make and remove it, [`check`](check()) says how far it is from what [`add`] made.
+//! 169.254.0.1 and a program ([`bpf::source`](crate::bpf::source)) for `rp_filter`. The host's end says whose it is. [`add`] and [`del`] make and remove it, [`check`](check()) says how far it is from what [`add`] made.
 
 mod check;
 mod end;
 mod fit;
 mod occupied;
+mod source;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -203,6 +204,9 @@ fn wire(
 ) -> Result<(), SetupError> {
     let (host, container) = End::both(spec, links);
     let host_index = host.wire(netlink)?;
+    if let Some(own) = spec.address_v6 {
+        source::keep(netlink, host_index, &links.host_name, own)?;
+    }
     // One thread for all of it: sysctls are those of the thread's namespace.
     spec.namespace.run(|| container.wire(inside))??;
     host.await_carrier(netlink, host_index)?;
