@@ -129,6 +129,11 @@ fn route(view: &View<'_>, request: &TraceRequest, walk: &mut Walk) -> Option<Mac
         let own = tables.local.subnets.iter();
         let own = own.copied().find(|subnet| subnet.contains(&dst));
         let says = match own {
+            Some(_) if tables.containers.contains(dst) => {
+                format!(
+                    "{dst} is a container's of this cell: the host takes it to its link, past us"
+                )
+            }
             Some(subnet) => format!("{dst} is of this cell's own {subnet}: its link would have it"),
             None => format!("{dst} is {}", whose(view, dst)),
         };

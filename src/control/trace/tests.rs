@@ -89,13 +89,33 @@ fn only_a_cells_address_is_said_to_be_a_cells() {
     ] {
         let trace = control.trace(&request("10.255.108.184", dst));
         let trace = trace.expect("it can be imagined");
-        let step = trace
-            .steps
-            .iter()
-            .find(|step| step.step == Stage::Destination);
-        let says = step.map(|step| step.says.as_str());
-        assert_eq!(says, Some(&*format!("{dst} is {whose}")));
+        assert_eq!(destination(&trace), format!("{dst} is {whose}"));
     }
+}
+
+fn destination(trace: &Trace) -> &str {
+    let mut steps = trace.steps.iter();
+    let step = steps.find(|step| step.step == Stage::Destination);
+    &step.expect("every walk outward begins so").says
+}
+
+#[test]
+fn a_container_that_is_here_is_said_to_be_reached_past_us() {
+    let (_directory, control) = control_of(CONFIG);
+    let (here, absent) = ("10.255.108.3", "10.255.108.9");
+    let tables = control.tables().load_full();
+    let containers = [ip(here)].into_iter().collect();
+    let with = tables.with_containers(containers);
+    control.tables().store(Arc::new(with));
+    let told = |dst| {
+        let trace = control.trace(&request("10.255.108.184", dst));
+        let trace = trace.expect("it can be imagined");
+        assert_eq!(trace.verdict.reason.as_deref(), Some("absent-container"));
+        destination(&trace).to_owned()
+    };
+    let past_us = "is a container's of this cell: the host takes it to its link, past us";
+    assert_eq!(told(here), format!("{here} {past_us}"));
+    assert!(told(absent).contains("is of this cell's own 10.255.108.0/24"));
 }
 
 #[test]
