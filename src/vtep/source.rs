@@ -33,12 +33,15 @@ pub(super) fn check_host(
     if !local.strict_source {
         return Ok(());
     }
-    match source {
-        Some(source) => check_local(local, source)?,
+    let checked = match source {
+        Some(source) => check_local(local, source),
         None => {
             let ends = network.addresses();
-            ends.map_or(Ok(()), |(source, _)| check_local(local, source))?;
+            ends.map_or(Ok(()), |(source, _)| check_local(local, source))
         }
+    };
+    if checked.is_err() {
+        return host_looks(local, network).unwrap_or(checked);
     }
     match Claim::of(frame, network) {
         None => Ok(()),
@@ -48,6 +51,15 @@ pub(super) fn check_host(
         Some(Claim { address, .. }) => {
             address.map_or(Ok(()), |address| check_local(local, address))
         }
+    }
+}
+
+/// A host that looks whether an address is free, as one that is bridged does, speaks as that one. `None`: nobody looks.
+#[cold]
+fn host_looks(local: &Local, network: Network<'_>) -> Option<Result<(), DropReason>> {
+    match network {
+        Network::V6(ip) => ndisc::tentative(ip).map(|wanted| check_local(local, wanted)),
+        Network::V4(_) | Network::Other => None,
     }
 }
 
@@ -558,6 +570,25 @@ mod tests {
             assert_eq!(of_host(&tables, &frame), reason);
             assert_eq!(of_host(&tables, &tagged(&frame)), reason);
         }
+    }
+
+    #[test]
+    fn the_host_may_look_whether_an_address_of_this_cell_is_free() {
+        let mut spec = spec();
+        let everybody = fdb_entry(MacAddr::ZERO, PEER_UNDERLAY);
+        spec.fdb.push(everybody);
+        let local = (*wide(|local| local.routing = false).local).clone();
+        let tables = compile(local, &spec);
+        let mac = MacAddr::new([2, 0, 0, 0, 0, 9]);
+        let refused = Some(DropReason::SourceNotLocal);
+        for (target, reason) in [(OWN_V6, None), (STRANGER_V6, refused), (PEER_V6, refused)] {
+            let frame = detection(mac, target);
+            assert_eq!(of_host(&tables, &frame), reason, "{target}");
+            assert_eq!(of_host(&tables, &tagged(&frame)), reason, "{target}");
+        }
+        // Of no valid detection's making.
+        let nobodys = udp_v6((mac, PEER_MAC), Ipv6Addr::UNSPECIFIED, PEER_V6);
+        assert_eq!(of_host(&tables, &nobodys), refused);
     }
 
     #[test]
