@@ -173,9 +173,9 @@ impl Shard {
         }
         let state = match (entry.state, step) {
             (_, Step::Tell) => return true,
-            // The other end alone keeps nothing open that it said was over.
-            (State::Reset, _) => return true,
-            (state @ (State::Fragments | State::Closing), _) => state,
+            // The other end alone keeps nothing open that one of them said was over.
+            (State::Reset | State::Closing, _) => return true,
+            (State::Fragments, _) => State::Fragments,
             (_, Step::Abort) => State::Reset,
             (_, Step::Begin | Step::Go | Step::Answer | Step::Finish) => State::Established,
         };

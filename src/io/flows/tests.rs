@@ -177,6 +177,28 @@ fn our_side_alone_closes_a_flow() {
 }
 
 #[test]
+fn what_our_side_has_closed_the_other_end_keeps_open_no_longer() {
+    for closed in [Step::Finish, Step::Abort] {
+        let table = table();
+        let key = flow(TCP, 2, 1);
+        establish(&table, &key, at(0));
+        table.note(&key, closed, at(2));
+        assert!(table.admits(&key, Step::Go, at(12)));
+        assert!(table.admits(&key, Step::Go, at(22)));
+        assert!(!table.admits(&key, Step::Go, at(32)), "{closed:?}");
+    }
+    // What it sends after our FIN is answered.
+    let table = table();
+    let key = flow(TCP, 2, 1);
+    establish(&table, &key, at(0));
+    table.note(&key, Step::Finish, at(2));
+    for second in (12..100).step_by(10) {
+        assert!(table.admits(&key, Step::Go, at(second)));
+        table.note(&key, Step::Go, at(second));
+    }
+}
+
+#[test]
 fn whoever_has_the_address_next_inherits_no_replies() {
     let limits = FlowLimits {
         size: 8192,
@@ -415,11 +437,10 @@ impl Model {
             return false;
         };
         let (_, state, seen) = &mut self.0[at];
-        if step != Step::Tell && *state != "reset" {
+        if step != Step::Tell && !matches!(*state, "reset" | "closing") {
             *seen = now;
-            *state = match (*state, step) {
-                ("closing", _) => "closing",
-                (_, Step::Abort) => "reset",
+            *state = match step {
+                Step::Abort => "reset",
                 _ => "established",
             };
         }
