@@ -76,8 +76,9 @@ impl Config {
     }
 
     fn of(keys: Keys<'_>, version: Version, name: String) -> Result<Self, String> {
-        let data_dir = PathBuf::from(keys.text("dataDir")?.unwrap_or(DEFAULT_DATA_DIR));
-        let store = keys.text("datastore")?.map(PathBuf::from);
+        let data_dir = keys.path("dataDir")?;
+        let data_dir = data_dir.unwrap_or_else(|| DEFAULT_DATA_DIR.into());
+        let store = keys.path("datastore")?;
         let mut ips = keys.object("args")?.object("cni")?.ips("ips")?;
         ips.extend(keys.object("runtimeConfig")?.ips("ips")?);
         Ok(Self {
@@ -172,6 +173,18 @@ impl<'a> Keys<'a> {
         }
     }
 
+    /// An absolute path: runtimes call plugins in directories of their own. An empty one counts as absent, as in Go.
+    fn path(self, key: &str) -> Result<Option<PathBuf>, String> {
+        let path = self.text(key)?.filter(|path| !path.is_empty());
+        match path.map(PathBuf::from) {
+            Some(path) if !path.is_absolute() => {
+                let path = path.display();
+                Err(format!("`{key}` is `{path}`, no absolute path"))
+            }
+            path => Ok(path),
+        }
+    }
+
     /// A number from 1 to `max`; 0 counts as absent, as in Go.
     fn number(self, key: &str, max: u64) -> Result<Option<u64>, String> {
         let Some(value) = self.find(key) else {
@@ -215,12 +228,9 @@ impl<'a> Keys<'a> {
     fn daemon(self) -> Result<DaemonAddress, String> {
         let port = self.number("daemonPort", u16::MAX.into())?;
         let port = port.and_then(|port| u16::try_from(port).ok());
-        let socket = self.text("socket")?.filter(|path| !path.is_empty());
         let default = || port.is_none().then(|| default_socket_path("silk-vtep"));
-        Ok(DaemonAddress {
-            port,
-            socket: socket.map(PathBuf::from).or_else(default),
-        })
+        let socket = self.path("socket")?.or_else(default);
+        Ok(DaemonAddress { port, socket })
     }
 
     fn subnet(self) -> Result<Option<Ipv4Net>, String> {
@@ -388,6 +398,18 @@ mod tests {
                 "`daemonPort` is \"23954\"",
             ),
             (json!({ "socket": 7 }), "`socket` is a number, not a string"),
+            (
+                json!({ "socket": "s" }),
+                "`socket` is `s`, no absolute path",
+            ),
+            (
+                json!({ "dataDir": "data" }),
+                "`dataDir` is `data`, no absolute path",
+            ),
+            (
+                json!({ "datastore": "./store.json" }),
+                "`datastore` is `./store.json`, no absolute path",
+            ),
             (
                 json!({ "subnet": "10.255.1.5/24" }),
                 "with host bits (accepted: 10.255.1.0/24)",

@@ -61,6 +61,8 @@ fn configurations(lab: &mut Lab) -> Result {
         (with("mtu", json!(-5)), 7),
         (with("daemonPort", json!("23954")), 7),
         (with("dataDir", json!(["/x"])), 7),
+        (with("dataDir", json!("data")), 7),
+        (with("datastore", json!("store.json")), 7),
         (with("subnet", json!("10.255.108.0")), 7),
         (with("subnet", json!("fd00::/64")), 7),
         (with("subnet", json!("10.255.43.0/24")), 7),
