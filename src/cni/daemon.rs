@@ -25,6 +25,8 @@ use crate::netlink::container::host_name;
 
 /// Silk's word for the first question.
 const DISCOVER: &str = "discover network info";
+/// Ours for what Silk's daemon is not told.
+const REGISTER: &str = "register container";
 /// How long a daemon that serves as many as it can is asked again: two hundred plugins at once are through in a second or two.
 const BUSY_PATIENCE: Duration = Duration::from_secs(20);
 /// Pause between two attempts.
@@ -106,6 +108,20 @@ pub(super) fn check_subnet6(config: &Config, network: &Network) -> Result<(), Cn
     Err(CniError::config(wrong))
 }
 
+/// Whether our daemon is there to be told of containers, where another question than its own was answered first.
+///
+/// # Errors
+/// It is not, or does not answer.
+pub(super) fn check_is_there(address: &DaemonAddress) -> Result<(), CniError> {
+    let (Some(_), Some(socket)) = (address.port, &address.socket) else {
+        return Ok(());
+    };
+    let answer = ask::<Network>(socket, &Request::Network);
+    answer
+        .map(drop)
+        .map_err(|error| CniError::daemon(REGISTER, &error))
+}
+
 /// Tells our daemon that a container was wired. A daemon that is known by its port alone may be Silk's, and is told nothing; ours finds
 /// such containers in the kernel.
 ///
@@ -129,8 +145,8 @@ pub(super) fn register(
             host_link: host_name(address),
         };
         let request = Request::Container(ContainerRequest::Add(container));
-        let added: Added = ask(socket, &request)
-            .map_err(|error| CniError::daemon("register container", &error))?;
+        let added: Added =
+            ask(socket, &request).map_err(|error| CniError::daemon(REGISTER, &error))?;
         added.warnings.iter().for_each(super::note);
     }
     Ok(())

@@ -16,15 +16,14 @@ use crate::netlink::Netlink;
 /// # Errors
 /// Why it could not: 51 if containers are there, and the daemon that carries their packets is not.
 pub(super) fn run(config: &Config) -> Result<(), CniError> {
-    let network = daemon::discover(&config.daemon).map_err(|error| {
-        // A daemon known by its port may be Silk's, whose packets the kernel carries.
-        let ours = config.daemon.port.is_none();
-        if ours && has_containers(config) {
-            CniError::limited(&error)
-        } else {
-            CniError::unavailable(&error)
-        }
-    })?;
+    let absent = |error: &CniError, is_ours: bool| match is_ours && has_containers(config) {
+        true => CniError::limited(error),
+        false => CniError::unavailable(error),
+    };
+    // A daemon known by its port may be Silk's, whose packets the kernel carries.
+    let is_ours = config.daemon.port.is_none();
+    let network = daemon::discover(&config.daemon).map_err(|error| absent(&error, is_ours))?;
+    daemon::check_is_there(&config.daemon).map_err(|error| absent(&error, true))?;
     daemon::check_subnet6(config, &network)
         .and_then(|()| check_room(config, network.overlay_subnet))
         .map_err(|error| CniError::unavailable(&error))

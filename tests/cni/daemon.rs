@@ -210,7 +210,18 @@ fn status_says_whether(lab: &mut Lab) -> Result {
     plugin
         .call_network("STATUS")?
         .refused(51, "limited connectivity")?;
+    // So are they where somebody else says what to wire with.
+    let host = lab.cells[0].host.clone();
+    let port = silks_daemon(&host, "10.255.108.0/24", 1450)?;
+    plugin.set("daemonPort", port);
+    plugin
+        .call_network("STATUS")?
+        .refused(51, "register container")?;
     plugin.del(&only)?;
+    plugin
+        .call_network("STATUS")?
+        .refused(50, "register container")?;
+    plugin.set("daemonPort", Value::Null);
     plugin
         .call_network("STATUS")?
         .refused(50, "is silk-vtep running?")
