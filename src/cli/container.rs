@@ -44,7 +44,11 @@ fn add(args: &ContainerAdd, global: &Global, out: &mut dyn Write) -> Result<(), 
 
 /// Says nothing if all is well; with `-j`, a list of nothing.
 fn check(args: &ContainerAdd, global: &Global, out: &mut dyn Write) -> Result<(), CliError> {
-    let spec = spec(args, global)?;
+    let spec = ContainerSpec {
+        // It looks at those of the CNI plugin and of other tools as well.
+        alias: None,
+        ..spec(args, global)?
+    };
     let links = ContainerLinks::of(spec.address, &spec.ifname);
     let deviations = container::check(&spec, &links)?;
     let deviations: Vec<_> = deviations.iter().map(ToString::to_string).collect();

@@ -1,6 +1,7 @@
 //! CHECK: everything as ADD made it, and all that it needs.
 
 use super::attachment::Attachment;
+use super::claim::alias_of;
 use super::config::Config;
 use super::daemon::{self, Wiring};
 use super::del::Record;
@@ -8,6 +9,7 @@ use super::environment::Environment;
 use super::error::CniError;
 use super::ipam::Ipam;
 use super::prev_result::PrevResult;
+use crate::control::container_store;
 use crate::netlink::{ContainerSpec, container};
 
 /// Says nothing if all is well.
@@ -26,8 +28,9 @@ pub(super) fn run(environment: &Environment, config: &Config) -> Result<(), CniE
             None
         }
     };
-    let recorded = recorded_mtu(config, &who, &previous, &mut wrong);
-    let made = previous.mtu_bytes.or(recorded).or(config.mtu_bytes);
+    let recorded = recorded(config, &who, &previous, &mut wrong);
+    let recorded_mtu = recorded.as_ref().map(|recorded| recorded.mtu);
+    let made = previous.mtu_bytes.or(recorded_mtu).or(config.mtu_bytes);
     let Some(mtu_bytes) = made.or(wiring.map(|wiring| wiring.mtu_bytes)) else {
         return Err(failed(&wrong));
     };
@@ -40,7 +43,8 @@ pub(super) fn run(environment: &Environment, config: &Config) -> Result<(), CniE
         gso_max_segs: wiring
             .filter(|wiring| wiring.mtu_bytes == mtu_bytes)
             .and_then(|wiring| wiring.gso_max_segs),
-        alias: None,
+        // Links that Silk's plugin made say nothing.
+        alias: recorded.and_then(|_| alias_of(&who)),
     };
     let deviations = container::check(&spec, &previous.links);
     let deviations = deviations.map_err(|error| CniError::step(STEP, error))?;
@@ -63,13 +67,13 @@ fn failed(wrong: &[String]) -> CniError {
     CniError::step(STEP, wrong.join("; "))
 }
 
-/// The MTU that the store has, which says what ADD made where the result cannot.
-fn recorded_mtu(
+/// What our ADD put into the store, which says what it made where the result cannot.
+fn recorded(
     config: &Config,
     who: &Attachment,
     previous: &PrevResult,
     wrong: &mut Vec<String>,
-) -> Option<u32> {
+) -> Option<container_store::Attachment> {
     let record = Record::read(config);
     let entries = record.entries();
     let address = previous.address;
@@ -84,7 +88,7 @@ fn recorded_mtu(
         let recorded = entry.address;
         wrong.push(format!("datastore has address {recorded}, not {address}"));
     }
-    entry.attachment.map(|attachment| attachment.mtu)
+    entry.attachment
 }
 
 fn unregistered(config: &Config, who: &Attachment, previous: &PrevResult) -> Option<String> {

@@ -252,6 +252,19 @@ fn surroundings_are_named(lab: &mut Lab) -> Result {
         )?;
         fs::rename(plugin.directory().join("aside"), &reservation)?;
     }
+    // DEL goes by what the link says of whose it is.
+    let host = lab.cells[0].host.clone();
+    host.ip("link set s-010255108002 alias others")?;
+    let check = plugin.call_after("CHECK", &web, &result)?;
+    check.refused(
+        100,
+        "s-010255108002 has alias others, not silk-vtep cni silk/web/eth0",
+    )?;
+    let mut mend = host.command("ip");
+    mend.args(["link", "set", "s-010255108002", "alias"]);
+    let mended = mend.arg("silk-vtep cni silk/web/eth0").status()?;
+    ensure!(mended.success(), "{mended}");
+    plugin.call_after("CHECK", &web, &result)?.silent("CHECK")?;
     let store = fs::read(plugin.store())?;
     fs::write(plugin.store(), "{}\n")?;
     let check = plugin.call_after("CHECK", &web, &result)?;

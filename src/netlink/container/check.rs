@@ -39,6 +39,12 @@ pub enum Deviation {
     },
     /// It has another MTU.
     Mtu { link: String, found: u32, made: u32 },
+    /// It says that it is somebody else's, or nobody's.
+    Alias {
+        link: String,
+        found: Option<String>,
+        made: String,
+    },
     /// It takes super-frames of another size.
     GsoMaxSegs { link: String, found: u32, made: u32 },
     /// It takes super-frames of another size in bytes.
@@ -86,6 +92,10 @@ impl fmt::Display for Deviation {
                 None => write!(f, "{link} has no MAC, not {made}"),
             },
             Self::Mtu { link, found, made } => write!(f, "{link} has MTU {found}, not {made}"),
+            Self::Alias { link, found, made } => match found {
+                Some(found) => write!(f, "{link} has alias {found}, not {made}"),
+                None => write!(f, "{link} has no alias, not {made}"),
+            },
             Self::GsoMaxSegs { link, found, made } => {
                 write!(f, "{link} has gso_max_segs {found}, not {made}")
             }
@@ -132,7 +142,7 @@ fn family(net: &IpNet) -> &'static str {
 }
 
 /// Everything in the calling thread's namespace and the container's that is not as [`add`](super::add) makes it for `spec`, with the MACs
-/// of `links`. Empty if all is well. More of everything, as chained plugins add it, is no deviation.
+/// of `links`; the alias if `spec` has one. Empty if all is well. More of everything, as chained plugins add it, is no deviation.
 ///
 /// # Errors
 /// If the kernel does not answer.
@@ -307,6 +317,13 @@ fn of_link(link: &Link, end: &End<'_>, spec: &ContainerSpec) -> Vec<Deviation> {
             found: link.mtu_bytes,
             made: spec.mtu_bytes,
         }),
+        end.alias
+            .filter(|made| link.alias.as_deref() != Some(*made))
+            .map(|made| Deviation::Alias {
+                link: name(),
+                found: link.alias.clone(),
+                made: made.to_owned(),
+            }),
     ];
     wrong.into_iter().flatten().collect()
 }

@@ -29,7 +29,8 @@ pub(super) struct End<'a> {
     container: Ipv4Addr,
     pub(super) name: &'a str,
     side: Side,
-    alias: Option<&'a str>,
+    /// The host's end alone has one.
+    pub(super) alias: Option<&'a str>,
     local: Inhabitant,
     peer: Inhabitant,
 }
