@@ -92,6 +92,7 @@ fn failing_anywhere(lab: &mut Lab) -> Result {
     let mut plugin = Plugin::new(lab, 0)?;
     let host = lab.cells[0].host.clone();
     let (web, before) = (Sandbox::new("web")?, Snapshot::of(&host)?);
+    let list = serde_json::json!({ "container": "list" });
     let (mut failed, mut passed) = (0, Vec::new());
     // EIO of a socket or a file is no word of the kernel's that it did nothing.
     let calls = at_every_call(&mut plugin, &[("FAIL_ERRNO", "5")], |plugin, arm, hit| {
@@ -117,6 +118,8 @@ fn failing_anywhere(lab: &mut Lab) -> Result {
             failed += 1;
         }
         plugin.left_no_trace(&[&web])?;
+        let known = lab.cells[0].daemon()?.request(&list)?;
+        ensure!(known == serde_json::json!([]), "the daemon knows {known}");
         Ok(true)
     })?;
     ensure!(calls > CALLS_MIN, "only {calls} calls");
