@@ -190,7 +190,7 @@ pub(super) fn containers(config: &Config) -> Result<Option<Vec<ContainerRow>>, C
 fn ask<T: DeserializeOwned>(socket: &Path, request: &Request) -> Result<T, ClientError> {
     let deadline = Instant::now() + BUSY_PATIENCE;
     loop {
-        let answer = Client::connect(socket)
+        let answer = connect(socket)
             .map_err(ClientError::from)
             .and_then(|mut client| client.call(request));
         match answer {
@@ -202,6 +202,15 @@ fn ask<T: DeserializeOwned>(socket: &Path, request: &Request) -> Result<T, Clien
             answer => return answer,
         }
     }
+}
+
+fn connect(socket: &Path) -> Result<Client, SetupError> {
+    Client::find(socket)?.ok_or_else(|| {
+        // The client's own mend has options that runtimes do not give.
+        SetupError::new("connect to", socket.display().to_string(), "nobody listens").mend(
+            "is silk-vtep running? `socket` in the network's configuration says which one to ask",
+        )
+    })
 }
 
 /// What Silk's daemon, and ours at its health check, say.

@@ -169,7 +169,9 @@ fn without_it(lab: &mut Lab) -> Result {
     let answer = plugin.call("ADD", &web)?;
     answer.refused(100, "discover network info")?;
     ensure!(
-        answer.text("details").contains("is silk-vtep running?"),
+        answer.text("details").contains(
+            "nobody listens (is silk-vtep running? `socket` in the network's configuration"
+        ),
         "{answer:?}"
     );
     plugin.left_nothing(&before, &[&web])
