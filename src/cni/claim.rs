@@ -40,26 +40,35 @@ pub(super) fn alias_of(who: &Attachment) -> Option<String> {
     Some(alias).filter(|alias| alias.len() <= ALIAS_BYTES_MAX)
 }
 
+/// Whose link has `alias`, if it is one of ours.
+pub(super) fn said_by(alias: &str) -> Option<Attachment> {
+    let words: Vec<_> = alias.strip_prefix(PREFIX)?.split(BETWEEN).collect();
+    match words[..] {
+        [network, container_id, ifname] => Some(Attachment {
+            network: network.to_owned(),
+            container_id: container_id.to_owned(),
+            ifname: ifname.to_owned(),
+        }),
+        _ => None,
+    }
+}
+
 impl Claim {
     /// What `alias` says about `who`. An empty link name, as of an older host-local's reservation, stands for every link.
     pub(super) fn of(alias: Option<&str>, who: &Attachment) -> Self {
         let alias = alias.unwrap_or_default();
-        if alias == BY_HAND {
-            return Self::Anothers;
-        }
-        let Some(words) = alias.strip_prefix(PREFIX) else {
+        if alias != BY_HAND && !alias.starts_with(PREFIX) {
             return Self::Unsaid;
-        };
-        let words: Vec<_> = words.split(BETWEEN).collect();
-        match words[..] {
-            [network, id, ifname]
-                if network == who.network
-                    && id == who.container_id
-                    && (ifname == who.ifname || who.ifname.is_empty()) =>
+        }
+        match said_by(alias) {
+            Some(said)
+                if said.network == who.network
+                    && said.container_id == who.container_id
+                    && (said.ifname == who.ifname || who.ifname.is_empty()) =>
             {
                 Self::Ours
             }
-            _ => Self::Anothers,
+            Some(_) | None => Self::Anothers,
         }
     }
 }
@@ -81,6 +90,7 @@ mod tests {
         let web = who("web", "eth0");
         let alias = alias_of(&web).expect("it is short");
         assert_eq!(alias, "silk-vtep cni silk/web/eth0");
+        assert_eq!(said_by(&alias), Some(web.clone()));
         let other = Attachment {
             network: "other".to_owned(),
             ..web.clone()
@@ -107,6 +117,7 @@ mod tests {
             (Some("silk-vtep cni web"), Claim::Anothers),
         ] {
             assert_eq!(Claim::of(alias, &web), claim, "{alias:?}");
+            assert_eq!(alias.and_then(said_by), None, "{alias:?}");
         }
     }
 

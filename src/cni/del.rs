@@ -7,7 +7,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::attachment::Attachment;
-use super::claim::Claim;
+use super::claim::{Claim, said_by};
 use super::config::Config;
 use super::daemon;
 use super::environment::Environment;
@@ -109,16 +109,23 @@ fn is_own(
     }
 }
 
-/// The addresses of the links that say that they are `who`'s: what the kernel alone knows.
+/// The addresses of the links that say that they are `who`'s.
 fn claimed(netlink: &mut Netlink, who: &Attachment) -> Result<Vec<Ipv4Addr>, CniError> {
+    let claims = claims(netlink)?.into_iter();
+    let ours = claims.filter(|(said, _)| said == who);
+    Ok(ours.map(|(_, address)| address).collect())
+}
+
+/// The links that say whose they are, by address: what the kernel alone knows.
+pub(super) fn claims(netlink: &mut Netlink) -> Result<Vec<(Attachment, Ipv4Addr)>, CniError> {
     let links = netlink.links();
     let links = links.map_err(|error| CniError::step(STEP, error.setup("list", "links")))?;
-    let ours = links.iter().filter(|link| {
-        link.kind == LinkKind::Veth && Claim::of(link.alias.as_deref(), who) == Claim::Ours
-    });
-    Ok(ours
-        .filter_map(|link| container::address_of(&link.name))
-        .collect())
+    let veths = links.iter().filter(|link| link.kind == LinkKind::Veth);
+    let claim = |link: &Link| {
+        let said = said_by(link.alias.as_deref()?)?;
+        Some((said, container::address_of(&link.name)?))
+    };
+    Ok(veths.filter_map(claim).collect())
 }
 
 /// What is on disk for `who`: reserved, or in the store and not meanwhile reserved for another.

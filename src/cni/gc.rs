@@ -5,13 +5,13 @@ use std::net::Ipv4Addr;
 
 use super::attachment::Attachment;
 use super::config::Config;
-use super::del::{Record, detach, own, v4};
+use super::del::{Record, claims, detach, own, v4};
 use super::error::CniError;
 use super::ipam::Reservations;
 use crate::control::container_store;
 use crate::netlink::Netlink;
 
-/// Removes everything of this network that is not of an attachment in `cni.dev/valid-attachments`.
+/// Removes everything of this network, on disk or said by a link, that is not of an attachment in `cni.dev/valid-attachments`.
 ///
 /// Always done here, whoever reserved: the files are the same, and no `host-local` before 1.5 has GC.
 ///
@@ -23,7 +23,8 @@ pub(super) fn run(config: &Config) -> Result<(), CniError> {
     let mut failures = Vec::new();
     let record = Record::read(config);
     let mut netlink = Netlink::open().map_err(|error| CniError::step(STEP, error))?;
-    for Leftover { who, addresses } in leftovers(config, &reservations, &record, &valid)? {
+    let claims = claims(&mut netlink)?;
+    for Leftover { who, addresses } in leftovers(config, &reservations, &record, claims, &valid)? {
         let own = own(&mut netlink, &who, addresses.clone(), None);
         let removed = own.and_then(|own| detach(config, &who, &mut netlink, &own, &record));
         let removed = removed.and_then(|()| {
@@ -54,6 +55,7 @@ fn leftovers(
     config: &Config,
     reservations: &Reservations,
     record: &Record,
+    claims: Vec<(Attachment, Ipv4Addr)>,
     valid: &[(String, String)],
 ) -> Result<Vec<Leftover>, CniError> {
     let is_valid = |id: &str, ifname: Option<&str>| {
@@ -94,6 +96,16 @@ fn leftovers(
             left.push(Leftover {
                 who: who(container_id, Some(ifname)),
                 addresses: free.then_some(entry.address).into_iter().collect(),
+            });
+        }
+    }
+    for (who, address) in claims {
+        let is_seen = left.iter().any(|left| left.addresses.contains(&address));
+        let is_gone = who.network == config.name && !is_valid(&who.container_id, Some(&who.ifname));
+        if is_gone && !is_seen {
+            left.push(Leftover {
+                who,
+                addresses: vec![address],
             });
         }
     }

@@ -9,7 +9,7 @@
 //! ADD   daemon: subnet, MTU -> ipam: an address -> netlink::container: the links -> container store -> daemon: whose it is -> result
 //! DEL   links, daemon, store, reservation, by what is on disk and what links say of themselves: needs neither daemon nor namespace nor link
 //! CHECK netlink::container::check, reservation, store, daemon
-//! GC    DEL of everything that is on disk and not in the runtime's list
+//! GC    DEL of everything that is on disk, or says so itself, and is not in the runtime's list
 //! ```
 //!
 //! Who a container is says its network, its id and the name of its link in it. Its address follows from the reservation on disk, which is

@@ -27,6 +27,7 @@ pub(crate) fn cases() -> Vec<Case> {
             unsaid,
         ),
         case("ours_goes_by_what_its_link_says_alone", ours_goes),
+        case("gc_goes_by_what_links_say_alone", gc_by_links),
         case(
             "another_networks_container_stays_registered",
             stays_registered,
@@ -160,6 +161,41 @@ fn ours_goes(lab: &mut Lab) -> Result {
     crate::support::ping(&host, address, 3, "")?;
     plugin.del(&other)?;
     plugin.left_no_trace(&[&web, &other])
+}
+
+/// The disk forgot everything; the list has one of two, and another network and `container add` have one each.
+fn gc_by_links(lab: &mut Lab) -> Result {
+    let mut plugin = Plugin::new(lab, 0)?;
+    plugin.set("cniVersion", "1.1.0");
+    let names = ["gone", "kept", "other", "by-hand"];
+    let [gone, kept, other, by_hand] = names.map(Sandbox::new);
+    let (gone, kept, other, by_hand) = (gone?, kept?, other?, by_hand?);
+    plugin.add(&gone)?;
+    plugin.add(&kept)?;
+    plugin.set("name", "other");
+    plugin.add(&other)?;
+    plugin.set("name", "silk");
+    add_by_hand(lab, &by_hand, 9)?;
+    fs::remove_dir_all(plugin.directory().join("data"))?;
+    let listed = json!([{ "containerID": "kept", "ifname": "eth0" }]);
+    plugin.set("cni.dev/valid-attachments", listed);
+    plugin.call_network("GC")?.silent("GC")?;
+    ensure!(gone.links()? == ["lo"], "{:?}", gone.links()?);
+    for sandbox in [&kept, &other, &by_hand] {
+        ensure!(sandbox.links()? != ["lo"], "{} is gone", sandbox.id);
+    }
+    let known = rows(lab)?;
+    ensure!(
+        known.as_array().is_some_and(|rows| rows.len() == 3),
+        "{known}"
+    );
+    plugin.del(&kept)?;
+    plugin.set("name", "other");
+    plugin.del(&other)?;
+    let del = "container del --address 10.255.108.9";
+    lab.cells[0].daemon()?.ctl(del)?;
+    plugin.set("name", "silk");
+    plugin.left_no_trace(&[&gone, &kept, &other, &by_hand])
 }
 
 /// One container id and link name in two networks: a runtime's, after an ADD that failed.
