@@ -1,7 +1,8 @@
 //! Containers of a real runtime: podman calls the plugin through CNI, on two cells, and the containers talk TCP across the overlay.
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::io::Read;
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,10 +13,17 @@ use serde_json::{Value, json};
 use super::plugin::{PLUGINS, Plugin};
 use crate::support::Kind::Silk;
 use crate::support::{
-    Case, Lab, Namespace, Plan, Result, Snapshot, Stats, Wait, ensure, wait_until,
+    BOUND, Case, Lab, Namespace, Plan, Result, Snapshot, Stats, Wait, ensure, wait_until,
 };
 
-const PROGRAMS: &[&str] = &["podman", "runc", "/bin/busybox", "/usr/lib/cni/bandwidth"];
+const PROGRAMS: &[&str] = &[
+    "podman",
+    "runc",
+    "/bin/busybox",
+    "/usr/lib/cni/bandwidth",
+    "/usr/lib/cni/portmap",
+    "iptables",
+];
 /// What containers are made of.
 const BUSYBOX: &str = "/bin/busybox";
 /// Bytes of one transfer.
@@ -35,6 +43,7 @@ pub(crate) fn cases() -> Vec<Case> {
             two_cells_talk,
         ),
         case("a_chained_bandwidth_limit_holds", bandwidth_holds),
+        case("the_readmes_network_publishes_a_port", readmes_network),
         case(
             "a_network_without_a_daemon_starts_no_container",
             no_daemon_no_container,
@@ -51,11 +60,16 @@ struct Podman<'a> {
 impl<'a> Podman<'a> {
     /// With a network of our plugin, and `chained` behind it.
     fn new(host: &'a Namespace, plugin: &'a Plugin, chained: &[Value]) -> Result<Self> {
+        let plugins: Vec<_> = [&plugin.config].into_iter().chain(chained).collect();
+        let list = json!({ "cniVersion": "1.0.0", "name": "silk", "plugins": plugins });
+        Self::with_network(host, plugin, &list)
+    }
+
+    /// With the network `list`, which is called `silk`.
+    fn with_network(host: &'a Namespace, plugin: &'a Plugin, list: &Value) -> Result<Self> {
         let podman = Self { host, plugin };
         let networks = podman.path("networks");
         fs::create_dir_all(&networks)?;
-        let plugins: Vec<_> = [&plugin.config].into_iter().chain(chained).collect();
-        let list = json!({ "cniVersion": "1.0.0", "name": "silk", "plugins": plugins });
         fs::write(networks.join("silk.conflist"), list.to_string())?;
         let bin = plugin.directory().join("bin");
         let conf = format!(
@@ -93,6 +107,11 @@ impl<'a> Podman<'a> {
 
     /// Starts a container called `name` that runs a shell line, and gives its root directory.
     fn start(&self, name: &str, line: &str) -> Result<PathBuf> {
+        self.start_with(name, line, &[])
+    }
+
+    /// The same, with more options.
+    fn start_with(&self, name: &str, line: &str, options: &[&str]) -> Result<PathBuf> {
         let root = self.path(name);
         make_root(&root)?;
         let path = root.display().to_string();
@@ -104,6 +123,7 @@ impl<'a> Podman<'a> {
         ];
         let mut arguments = vec!["run", "-d", "--name", name];
         arguments.extend(limits);
+        arguments.extend(options);
         arguments.extend([
             "--network",
             "silk",
@@ -240,4 +260,45 @@ fn no_daemon_no_container(lab: &mut Lab) -> Result {
     ensure!(error.contains("discover network info"), "{error}");
     podman.remove("client")?;
     plugin.left_nothing(&before, &[])
+}
+
+/// The list as it stands in the README, but for where this cell's daemon and directories are.
+fn readmes_network(lab: &mut Lab) -> Result {
+    let plugin = Plugin::new(lab, 0)?;
+    let (host, site) = (lab.cells[0].host.clone(), lab.cells[0].site);
+    let readme = include_str!("../../README.md");
+    let start = readme
+        .find("    {\n      \"cniVersion\"")
+        .ok_or("no list")?;
+    let mut lists = serde_json::Deserializer::from_str(&readme[start..]).into_iter();
+    let mut list: Value = lists.next().ok_or("no list")??;
+    let plugins = list["plugins"].as_array().ok_or("no plugins")?;
+    let kinds: Vec<_> = plugins.iter().map(|it| it["type"].clone()).collect();
+    ensure!(
+        kinds == ["silk-vtep-cni", "portmap", "bandwidth"],
+        "{kinds:?}"
+    );
+    for key in ["socket", "dataDir", "datastore"] {
+        list["plugins"][0][key] = plugin.config[key].clone();
+    }
+    let podman = Podman::with_network(&host, &plugin, &list)?;
+    let line = "while true; do echo here | nc -l -p 80; done";
+    podman.start_with("web", line, &["-p", "8080:80"])?;
+    let to = (site.underlay_v4, 8080).into();
+    let peer = &lab.cells[1].host;
+    wait_until("the port is served", || {
+        let said = peer.run(|| {
+            let mut stream = TcpStream::connect_timeout(&to, BOUND)?;
+            stream.set_read_timeout(Some(BOUND))?;
+            let mut said = [0; 5];
+            stream.read_exact(&mut said)?;
+            Ok(said)
+        });
+        let is_there = said.as_ref().is_ok_and(|said| said == b"here\n");
+        Ok(Wait::unless(is_there, || format!("{said:?}")))
+    })?;
+    podman.remove("web")?;
+    let rules = host.exec("iptables -w -t nat -S")?;
+    ensure!(!rules.contains("8080"), "{rules}");
+    plugin.left_no_trace(&[])
 }
