@@ -143,7 +143,10 @@ fn errors(lab: &mut Lab, v6: bool) -> Result {
 
     // Nothing is ours yet.
     let unknown: Vec<_> = (probes.iter())
-        .map(|probe| Probe::new(probe.what.as_str(), probe.packet.clone(), REFUSED))
+        .map(|probe| {
+            let reason = probe.reason.or(REFUSED);
+            Probe::new(probe.what.as_str(), probe.packet.clone(), reason)
+        })
         .collect();
     judge(lab, v6, &unknown)?;
     client.connect(sink.local_addr()?)?;
@@ -245,7 +248,8 @@ fn kinds(local: IpAddr) -> [(&'static str, [u8; 2], Option<&'static str>); 6] {
             ("packet too big", [2, 0], LET_IN),
             ("time exceeded", [3, 0], LET_IN),
             ("parameter problem", [4, 0], LET_IN),
-            ("redirect", [137, 0], REFUSED),
+            // What it quotes stands where its target would, and is no address of the peer's: sources come before policy.
+            ("redirect", [137, 0], Some("source-not-peers")),
         ],
     }
 }
