@@ -250,7 +250,7 @@ fn what_is_not_as_described_is_not_deleted() {
         ),
         (
             "neigh del 10.255.99.0 lladdr ee:ee:0a:ff:63:00",
-            "no neigh 10.255.99.0",
+            "no neigh 10.255.99.0: `show` tells what there is",
         ),
         (
             "route del 10.255.43.0/24 via 10.255.43.0",
@@ -319,7 +319,7 @@ fn a_batch_is_taken_whole_or_refused_with_the_line() {
         .to_string();
     assert!(
         error.ends_with(
-            "batch: line 4: peer 10.0.16.15 exists already (an earlier change of this request gives it) (nothing was changed)"
+            "batch: line 4: peer 10.0.16.15 exists already (an earlier change of this request gives it): give it once (nothing was changed)"
         ),
         "{error}"
     );
