@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::super::Case;
 use crate::support::Kind::Silk;
 use crate::support::{
-    Container, Lab, Namespace, Plan, Result, Site, Stats, VTEP_NAME, ensure, ping,
+    Container, Daemon, Lab, Namespace, Plan, Result, Site, Stats, VTEP_NAME, Wait, ensure, ping,
+    wait_until,
 };
 
 /// In the first cell's subnet, and nobody's.
@@ -70,13 +71,19 @@ fn remote_hears_v6(lab: &mut Lab) -> Result {
 /// What else a VTEP sends is multicast, by which the kernel announces a device that has IPv6.
 fn both_exchanged_one(lab: &mut Lab) -> Result {
     for cell in &mut lab.cells {
-        let stats = Stats::read(cell.daemon()?)?;
-        ensure!(
-            exchanged(&stats)? == (1, 1) && stats.drops()? == stats.dropped("no-flood-entry"),
-            "not one packet each way: {stats:?}"
-        );
+        exchanges_one(cell.daemon()?, |stats| stats.dropped("no-flood-entry"))?;
     }
     Ok(())
+}
+
+/// One packet each way, and drops as `expected` has them. A lane counts what it has sent or written, so that who hears of it may look
+/// before.
+fn exchanges_one(daemon: &Daemon, expected: impl Fn(&Stats) -> u64) -> Result {
+    wait_until("one packet each way is counted", || {
+        let stats = Stats::read(daemon)?;
+        let holds = exchanged(&stats)? == (1, 1) && stats.drops()? == expected(&stats);
+        Ok(Wait::unless(holds, || format!("{stats:?}")))
+    })
 }
 
 /// A rule that comes before the host's own routes leads such packets to the TAP all the same.
@@ -111,12 +118,8 @@ fn nobody_speaks_as_an_absent_one(lab: &mut Lab) -> Result {
     let said = ping_once(a, to, &format!("-I {ABSENT}"))?;
     ensure!(said.contains("0 received"), "somebody answered:\n{said}");
     ping(a, to, 1, "")?;
-    let stats = Stats::read(lab.cells[0].daemon()?)?;
-    ensure!(
-        exchanged(&stats)? == (1, 1) && stats.drops()? == 0,
-        "more than the ping of its own address reached the VTEP: {stats:?}"
-    );
-    Ok(())
+    // No more than the ping of its own address reached the VTEP.
+    exchanges_one(lab.cells[0].daemon()?, |_| 0)
 }
 
 fn unregistered_is_there(lab: &mut Lab) -> Result {
