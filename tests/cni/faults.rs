@@ -88,6 +88,20 @@ fn at_every_call(
     Err("it never ends".into())
 }
 
+/// Calls the armed plugin, which is killed if it makes the call that is armed, and answers well if not. Returns whether it was.
+fn dies_if_hit(
+    plugin: &mut Plugin,
+    command: &str,
+    sandbox: &Sandbox,
+    hit: &dyn Fn() -> Option<String>,
+) -> Result<bool> {
+    let answer = plugin.call(command, sandbox)?;
+    plugin.variables.clear();
+    let was_hit = hit().is_some();
+    ensure!(was_hit != answer.status.success(), "{answer:?}");
+    Ok(was_hit)
+}
+
 fn failing_anywhere(lab: &mut Lab) -> Result {
     let mut plugin = Plugin::new(lab, 0)?;
     let host = lab.cells[0].host.clone();
@@ -134,20 +148,15 @@ fn killed_anywhere(lab: &mut Lab) -> Result {
     let mut plugin = Plugin::new(lab, 0)?;
     let host = lab.cells[0].host.clone();
     let (web, before) = (Sandbox::new("web")?, Snapshot::of(&host)?);
-    let mut killed = 0;
     let calls = at_every_call(&mut plugin, &[("FAIL_KILL", "1")], |plugin, arm, hit| {
         arm(plugin);
-        let answer = plugin.call("ADD", &web)?;
-        plugin.variables.clear();
-        let was_hit = hit().is_some();
-        ensure!(was_hit != answer.status.success(), "{answer:?}");
-        killed += usize::from(was_hit);
+        let was_hit = dies_if_hit(plugin, "ADD", &web, hit)?;
         plugin.del(&web)?;
         plugin.left_no_trace(&[&web])?;
-        // And it can be had again.
         Ok(was_hit)
     })?;
-    ensure!(calls > CALLS_MIN && killed == calls, "{killed} of {calls}");
+    ensure!(calls > CALLS_MIN, "only {calls} calls");
+    // And it can be had again.
     plugin.add(&web)?;
     plugin.del(&web)?;
     before.same_as(&Snapshot::of(&host)?)
@@ -180,22 +189,16 @@ fn killed_del(lab: &mut Lab) -> Result {
     let host = lab.cells[0].host.clone();
     let (web, before) = (Sandbox::new("web")?, Snapshot::of(&host)?);
     let list = serde_json::json!({ "container": "list" });
-    let mut killed = 0;
     let calls = at_every_call(&mut plugin, &[("FAIL_KILL", "1")], |plugin, arm, hit| {
         plugin.add(&web)?;
         arm(plugin);
-        let answer = plugin.call("DEL", &web)?;
-        plugin.variables.clear();
-        let was_hit = hit().is_some();
-        ensure!(was_hit != answer.status.success(), "{answer:?}");
-        killed += usize::from(was_hit);
+        let was_hit = dies_if_hit(plugin, "DEL", &web, hit)?;
         plugin.del(&web)?;
         plugin.left_no_trace(&[&web])?;
         let known = lab.cells[0].daemon()?.request(&list)?;
         ensure!(known == serde_json::json!([]), "the daemon knows {known}");
         Ok(was_hit)
     })?;
-    let enough = calls > CALLS_MIN / 3 && killed == calls;
-    ensure!(enough, "{killed} of {calls}");
+    ensure!(calls > CALLS_MIN / 3, "only {calls} calls");
     before.same_as(&Snapshot::of(&host)?)
 }
