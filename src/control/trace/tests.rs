@@ -347,6 +347,7 @@ fn frame(asked: &TraceRequest, macs: [MacAddr; 2]) -> Vec<u8> {
     let written = match asked.proto.unwrap_or(Proto::Icmp) {
         Proto::Tcp => builder
             .tcp(ports.0, ports.1, 0, u16::MAX)
+            .syn()
             .write(&mut frame, &payload(20)),
         Proto::Udp => builder.udp(ports.0, ports.1).write(&mut frame, &payload(8)),
         Proto::Icmp if asked.src.is_ipv4() => builder
@@ -453,6 +454,9 @@ fn a_rule_that_decides_is_shown() {
     };
     let judged = || {
         let trace = control.trace(&asked).expect("it can be imagined");
+        let tables = control.tables().load_full();
+        let (verdict, _) = judged_inward(&tables, &asked, trace.way.underlay[0]);
+        assert_eq!(trace.verdict, verdict);
         let of_policy = |step: &&Step| step.step == Stage::Policy;
         let step = trace.steps.iter().find(of_policy).expect("it gets there");
         (
