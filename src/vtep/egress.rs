@@ -2,10 +2,11 @@
 
 use std::net::IpAddr;
 
+use super::forward::{bridge, flood, route};
 use super::reply::Question;
 use super::{Encap, Outer, Reply, TooBig, source};
 use crate::drop_reason::DropReason;
-use crate::tables::{Address, Destination, MarkSource, Tables};
+use crate::tables::{Address, MarkSource, Tables};
 use crate::wire::ethernet::{EtherType, Frame};
 use crate::wire::flow;
 use crate::wire::ip::{Ipv4, Ipv6, Network};
@@ -147,18 +148,6 @@ fn judge_packet<'t, A: Address>(
     }))
 }
 
-/// Route, neighbour, FDB: the MAC to write and where the packet goes.
-#[inline]
-fn route(
-    tables: &Tables,
-    destination: impl Address,
-) -> Result<(MacAddr, &[Destination]), DropReason> {
-    if tables.local.in_own_subnet(destination) {
-        return Err(DropReason::AbsentContainer);
-    }
-    tables.forward(destination)
-}
-
 /// The neighbour's answer to an ARP request or neighbour solicitation; `None` if the frame asks nothing, or is to be flooded.
 ///
 /// Whoever probes for an address by ARP is told that a peer has it (`arp_reduce`). Duplicate address detection by ND is not answered:
@@ -175,29 +164,6 @@ fn answer(tables: &Tables, frame: Frame<'_>) -> Result<Option<Reply>, DropReason
         _ if tables.fdb.lookup(MacAddr::ZERO).is_empty() => Err(DropReason::NoNeighbor),
         _ => Ok(None),
     }
-}
-
-/// Broadcast and multicast: the address's own entry, else the zero-MAC entries.
-fn flood(tables: &Tables, mac: MacAddr) -> Result<&[Destination], DropReason> {
-    non_empty(tables.fdb.lookup(mac))
-        .or_else(|| non_empty(tables.fdb.lookup(MacAddr::ZERO)))
-        .ok_or(DropReason::NoFloodEntry)
-}
-
-/// Unicast by FDB alone. Without routing the zero-MAC entries serve unknown addresses too, as they do for the kernel's device
-/// (`vxlan_xmit`); with it they do not: nothing is flooded by accident.
-fn bridge(tables: &Tables, mac: MacAddr) -> Result<&[Destination], DropReason> {
-    non_empty(tables.fdb.lookup(mac))
-        .or_else(|| {
-            (!tables.local.routing)
-                .then(|| tables.fdb.lookup(MacAddr::ZERO))
-                .and_then(non_empty)
-        })
-        .ok_or(DropReason::NoFdbEntry)
-}
-
-fn non_empty(destinations: &[Destination]) -> Option<&[Destination]> {
-    (!destinations.is_empty()).then_some(destinations)
 }
 
 #[inline]
@@ -221,25 +187,6 @@ mod tests {
     use super::*;
     use crate::tables::{Local, OuterField, OuterRules};
     use crate::vtep::fixture::*;
-    use crate::wire::icmp;
-
-    fn encap<'t>(tables: &'t Tables, frame: &[u8]) -> Encap<'t> {
-        match egress(tables, frame, Mark::NONE) {
-            Egress::Encap(encap) => encap,
-            other => panic!("expected encap, got {other:?}"),
-        }
-    }
-
-    fn drop_reason(tables: &Tables, frame: &[u8]) -> DropReason {
-        match egress(tables, frame, Mark::NONE) {
-            Egress::Drop(reason) => reason,
-            other => panic!("expected drop, got {other:?}"),
-        }
-    }
-
-    fn to(destination: Ipv4Addr) -> Vec<u8> {
-        udp((OWN_MAC, OWN_MAC), (OWN_CONTAINER, destination), 0)
-    }
 
     #[test]
     fn routes_a_frame_for_its_own_mac() {
@@ -330,33 +277,6 @@ mod tests {
     }
 
     #[test]
-    fn a_resolved_frame_goes_by_fdb_alone() {
-        let tables = tables();
-        let addresses = (OWN_CONTAINER, Ipv4Addr::new(192, 0, 2, 1));
-        let encap = encap(&tables, &udp((OWN_MAC, PEER_MAC), addresses, 0));
-        assert_eq!(encap.destination_mac, None);
-        assert_eq!(encap.destinations[0].underlay.ip(), PEER_UNDERLAY);
-    }
-
-    #[test]
-    fn each_missing_entry_has_its_own_reason() {
-        assert_eq!(
-            drop_reason(&tables(), &to(Ipv4Addr::new(10, 255, 44, 1))),
-            DropReason::NoRoute
-        );
-        let without = |change: fn(&mut crate::tables::TableSpec)| {
-            let mut spec = spec();
-            change(&mut spec);
-            drop_reason(&compile(local(), &spec), &from_host(0))
-        };
-        assert_eq!(
-            without(|spec| spec.neighbors.clear()),
-            DropReason::NoNeighbor
-        );
-        assert_eq!(without(|spec| spec.fdb.clear()), DropReason::NoFdbEntry);
-    }
-
-    #[test]
     fn an_absent_container_is_named_before_its_sender() {
         let stranger = Ipv4Addr::new(192, 0, 2, 1);
         let frame = udp(
@@ -383,50 +303,6 @@ mod tests {
             &spec(),
         );
         encap(&lax, &frame);
-    }
-
-    #[test]
-    fn an_unknown_mac_is_flooded_only_without_routing() {
-        let unknown = MacAddr::new([2, 0, 0, 0, 0, 9]);
-        let frame = udp((OWN_MAC, unknown), (OWN_CONTAINER, PEER_CONTAINER), 0);
-        let mut spec = spec();
-        spec.fdb.push(fdb_entry(MacAddr::ZERO, PEER_UNDERLAY));
-        assert_eq!(
-            drop_reason(&compile(local(), &spec), &frame),
-            DropReason::NoFdbEntry
-        );
-        let plain = compile(
-            Local {
-                routing: false,
-                ..local()
-            },
-            &spec,
-        );
-        assert_eq!(encap(&plain, &frame).destinations.len(), 1);
-    }
-
-    #[test]
-    fn broadcast_goes_to_every_zero_mac_entry_in_order() {
-        let other: IpAddr = Ipv4Addr::new(10, 0, 16, 15).into();
-        let mut spec = spec();
-        let frame = udp(
-            (OWN_MAC, MacAddr::BROADCAST),
-            (OWN_CONTAINER, Ipv4Addr::BROADCAST),
-            0,
-        );
-        assert_eq!(
-            drop_reason(&compile(local(), &spec), &frame),
-            DropReason::NoFloodEntry
-        );
-        for underlay in [PEER_UNDERLAY, other] {
-            spec.fdb.push(fdb_entry(MacAddr::ZERO, underlay));
-        }
-        let tables = compile(local(), &spec);
-        let encap = encap(&tables, &frame);
-        let underlays: Vec<_> = encap.destinations.iter().map(|d| d.underlay.ip()).collect();
-        assert_eq!(underlays, [PEER_UNDERLAY, other]);
-        let copies: Vec<_> = encap.copies().map(|d| d.underlay.ip()).collect();
-        assert_eq!(copies, [other, PEER_UNDERLAY], "the first goes last");
     }
 
     #[test]
@@ -499,121 +375,6 @@ mod tests {
             frame.truncate(14 + tags.len() - 2);
             assert_eq!(encap(&tables, &frame).outer.tos, 0);
         }
-    }
-
-    fn with_df(df: crate::tables::Df) -> Tables {
-        let outer = OuterRules {
-            df,
-            ..OuterRules::default()
-        };
-        compile(Local { outer, ..local() }, &spec())
-    }
-
-    /// What the host sends, DF set, in a frame of `len` bytes.
-    fn frame_of(len: usize) -> Vec<u8> {
-        let mut frame = from_host(0);
-        frame.resize(len, 0);
-        frame[20] = 0x40;
-        frame
-    }
-
-    fn limit(tables: &Tables, mtu: u32) {
-        let peer = tables.peers.lookup(PEER_UNDERLAY).unwrap();
-        peer.path_mtu.set_limit(Some(mtu));
-    }
-
-    #[test]
-    fn what_does_not_fit_the_path_is_too_big_and_its_sender_can_be_told() {
-        let tables = with_df(crate::tables::Df::Inherit);
-        let (fits, too_big) = (frame_of(14 + 1000), frame_of(14 + 1001));
-        encap(&tables, &too_big);
-        limit(&tables, 1000);
-        encap(&tables, &fits);
-        let Egress::TooBig(verdict) = egress(&tables, &too_big, Mark(0)) else {
-            panic!("it fits");
-        };
-        assert_eq!((verdict.peer.underlay, verdict.mtu), (PEER_UNDERLAY, 1000));
-        assert_eq!(verdict.listener(&too_big), Some(OWN_CONTAINER.into()));
-        let mut out = [0; icmp::LEN_MAX];
-        let message = verdict.message(&too_big, &mut out).unwrap();
-        assert_eq!(message[..6], OWN_MAC.octets());
-        assert_eq!(message[26..30], PEER_CONTAINER.octets());
-        assert_eq!(message[30..34], OWN_CONTAINER.octets());
-        assert_eq!(message[34..36], [3, 4]);
-        assert_eq!(message[40..42], [0x03, 0xe8]);
-    }
-
-    #[test]
-    fn what_may_be_fragmented_on_its_way_fits_every_path() {
-        let tables = with_df(crate::tables::Df::Unset);
-        limit(&tables, 1000);
-        encap(&tables, &frame_of(1500));
-        let tables = with_df(crate::tables::Df::Inherit);
-        limit(&tables, 1000);
-        let mut frame = frame_of(1500);
-        frame[20] = 0;
-        encap(&tables, &frame);
-        let mut tagged = frame_of(1500);
-        tagged.splice(..12, [PEER_MAC.octets(), OWN_MAC.octets()].concat());
-        tagged.splice(12..12, [0x81, 0, 0, 5]);
-        encap(&tables, &tagged);
-    }
-
-    #[test]
-    fn over_ipv6_everything_must_fit_the_path() {
-        let underlay: IpAddr = "2001:db8::2".parse().unwrap();
-        let mut spec = spec();
-        spec.fdb = vec![fdb_entry(PEER_MAC, underlay)];
-        let tables = compile(local(), &spec);
-        let peer = tables.peers.lookup(underlay).unwrap();
-        peer.path_mtu.set_limit(Some(1210));
-        let mut frame = frame_of(14 + 1211);
-        assert!(matches!(
-            egress(&tables, &frame, Mark(0)),
-            Egress::TooBig(_)
-        ));
-        frame[20] = 0;
-        let judged = egress(&tables, &frame, Mark(0));
-        assert!(matches!(judged, Egress::Fragment { mtu: 1210, .. }));
-        frame.pop();
-        encap(&tables, &frame);
-    }
-
-    #[test]
-    fn of_a_super_frame_the_segments_must_fit() {
-        let tables = with_df(crate::tables::Df::Set);
-        let frame = frame_of(20_000);
-        let untouched =
-            egress_super_frame(&tables, &frame, Mark(0), || panic!("no bound is known"));
-        assert!(matches!(untouched, Egress::Encap(_)));
-        limit(&tables, 1000);
-        let judged = |len| egress_super_frame(&tables, &frame, Mark(0), || len);
-        assert!(matches!(judged(1014), Egress::Encap(_)));
-        assert!(matches!(judged(1015), Egress::TooBig(_)));
-        let mut without_df = frame.clone();
-        without_df[20] = 0;
-        let judged = egress_super_frame(&tables, &without_df, Mark(0), || 1015);
-        assert!(matches!(judged, Egress::Fragment { mtu: 1000, .. }));
-    }
-
-    #[test]
-    fn of_several_copies_each_has_a_path_of_its_own() {
-        let other: IpAddr = Ipv4Addr::new(10, 0, 16, 15).into();
-        let mut spec = spec();
-        for underlay in [PEER_UNDERLAY, other] {
-            spec.fdb.push(fdb_entry(MacAddr::BROADCAST, underlay));
-        }
-        let outer = OuterRules {
-            df: crate::tables::Df::Set,
-            ..OuterRules::default()
-        };
-        let tables = compile(Local { outer, ..local() }, &spec);
-        limit(&tables, 1000);
-        let mut frame = frame_of(1500);
-        frame[..6].fill(0xff);
-        let encap = encap(&tables, &frame);
-        let carried: Vec<_> = encap.copies().map(|to| encap.carries(to, 1500)).collect();
-        assert_eq!(carried, [true, false]);
     }
 
     #[test]

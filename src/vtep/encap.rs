@@ -116,3 +116,128 @@ impl<'t> Encap<'t> {
         .emit()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::tables::{Df, Local, OuterRules, Tables};
+    use crate::vtep::fixture::*;
+    use crate::vtep::{Egress, egress, egress_super_frame};
+
+    fn with_df(df: Df) -> Tables {
+        let outer = OuterRules {
+            df,
+            ..OuterRules::default()
+        };
+        compile(Local { outer, ..local() }, &spec())
+    }
+
+    /// What the host sends, DF set, in a frame of `len` bytes.
+    fn frame_of(len: usize) -> Vec<u8> {
+        let mut frame = from_host(0);
+        frame.resize(len, 0);
+        frame[20] = 0x40;
+        frame
+    }
+
+    fn limit(tables: &Tables, mtu: u32) {
+        let peer = tables.peers.lookup(PEER_UNDERLAY).unwrap();
+        peer.path_mtu.set_limit(Some(mtu));
+    }
+
+    #[test]
+    fn what_does_not_fit_the_path_is_too_big_and_its_sender_can_be_told() {
+        let tables = with_df(Df::Inherit);
+        let (fits, too_big) = (frame_of(14 + 1000), frame_of(14 + 1001));
+        encap(&tables, &too_big);
+        limit(&tables, 1000);
+        encap(&tables, &fits);
+        let Egress::TooBig(verdict) = egress(&tables, &too_big, Mark(0)) else {
+            panic!("it fits");
+        };
+        assert_eq!((verdict.peer.underlay, verdict.mtu), (PEER_UNDERLAY, 1000));
+        assert_eq!(verdict.listener(&too_big), Some(OWN_CONTAINER.into()));
+        let mut out = [0; icmp::LEN_MAX];
+        let message = verdict.message(&too_big, &mut out).unwrap();
+        assert_eq!(message[..6], OWN_MAC.octets());
+        assert_eq!(message[26..30], PEER_CONTAINER.octets());
+        assert_eq!(message[30..34], OWN_CONTAINER.octets());
+        assert_eq!(message[34..36], [3, 4]);
+        assert_eq!(message[40..42], [0x03, 0xe8]);
+    }
+
+    #[test]
+    fn what_may_be_fragmented_on_its_way_fits_every_path() {
+        let tables = with_df(Df::Unset);
+        limit(&tables, 1000);
+        encap(&tables, &frame_of(1500));
+        let tables = with_df(Df::Inherit);
+        limit(&tables, 1000);
+        let mut frame = frame_of(1500);
+        frame[20] = 0;
+        encap(&tables, &frame);
+        let mut tagged = frame_of(1500);
+        tagged.splice(..12, [PEER_MAC.octets(), OWN_MAC.octets()].concat());
+        tagged.splice(12..12, [0x81, 0, 0, 5]);
+        encap(&tables, &tagged);
+    }
+
+    #[test]
+    fn over_ipv6_everything_must_fit_the_path() {
+        let underlay: IpAddr = "2001:db8::2".parse().unwrap();
+        let mut spec = spec();
+        spec.fdb = vec![fdb_entry(PEER_MAC, underlay)];
+        let tables = compile(local(), &spec);
+        let peer = tables.peers.lookup(underlay).unwrap();
+        peer.path_mtu.set_limit(Some(1210));
+        let mut frame = frame_of(14 + 1211);
+        assert!(matches!(
+            egress(&tables, &frame, Mark(0)),
+            Egress::TooBig(_)
+        ));
+        frame[20] = 0;
+        let judged = egress(&tables, &frame, Mark(0));
+        assert!(matches!(judged, Egress::Fragment { mtu: 1210, .. }));
+        frame.pop();
+        encap(&tables, &frame);
+    }
+
+    #[test]
+    fn of_a_super_frame_the_segments_must_fit() {
+        let tables = with_df(Df::Set);
+        let frame = frame_of(20_000);
+        let untouched =
+            egress_super_frame(&tables, &frame, Mark(0), || panic!("no bound is known"));
+        assert!(matches!(untouched, Egress::Encap(_)));
+        limit(&tables, 1000);
+        let judged = |len| egress_super_frame(&tables, &frame, Mark(0), || len);
+        assert!(matches!(judged(1014), Egress::Encap(_)));
+        assert!(matches!(judged(1015), Egress::TooBig(_)));
+        let mut without_df = frame.clone();
+        without_df[20] = 0;
+        let judged = egress_super_frame(&tables, &without_df, Mark(0), || 1015);
+        assert!(matches!(judged, Egress::Fragment { mtu: 1000, .. }));
+    }
+
+    #[test]
+    fn of_several_copies_each_has_a_path_of_its_own() {
+        let other: IpAddr = Ipv4Addr::new(10, 0, 16, 15).into();
+        let mut spec = spec();
+        for underlay in [PEER_UNDERLAY, other] {
+            spec.fdb.push(fdb_entry(MacAddr::BROADCAST, underlay));
+        }
+        let outer = OuterRules {
+            df: Df::Set,
+            ..OuterRules::default()
+        };
+        let tables = compile(Local { outer, ..local() }, &spec);
+        limit(&tables, 1000);
+        let mut frame = frame_of(1500);
+        frame[..6].fill(0xff);
+        let encap = encap(&tables, &frame);
+        let carried: Vec<_> = encap.copies().map(|to| encap.carries(to, 1500)).collect();
+        assert_eq!(carried, [true, false]);
+    }
+}

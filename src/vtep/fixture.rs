@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use etherparse::{IpNumber, PacketBuilder};
 
+use super::{Egress, Encap, egress};
+use crate::drop_reason::DropReason;
 use crate::tables::{
     CounterRegistry, FdbEntry, GroupEntry, Local, Neighbor, Route, TableSpec, Tables,
 };
-use crate::wire::{GroupId, MacAddr};
+use crate::wire::{GroupId, MacAddr, Mark};
 
 pub(crate) const OWN_VTEP: Ipv4Addr = Ipv4Addr::new(10, 255, 108, 0);
 pub(crate) const OWN_CONTAINER: Ipv4Addr = Ipv4Addr::new(10, 255, 108, 184);
@@ -145,4 +147,20 @@ pub(crate) fn arp_request(mac: MacAddr, sender: Ipv4Addr, target: Ipv4Addr) -> V
     frame.extend([0; 6]);
     frame.extend(target.octets());
     frame
+}
+
+/// How the host's frame goes out.
+pub(crate) fn encap<'t>(tables: &'t Tables, frame: &[u8]) -> Encap<'t> {
+    match egress(tables, frame, Mark::NONE) {
+        Egress::Encap(encap) => encap,
+        other => panic!("expected encap, got {other:?}"),
+    }
+}
+
+/// Why it does not.
+pub(crate) fn drop_reason(tables: &Tables, frame: &[u8]) -> DropReason {
+    match egress(tables, frame, Mark::NONE) {
+        Egress::Drop(reason) => reason,
+        other => panic!("expected drop, got {other:?}"),
+    }
 }

@@ -26,6 +26,7 @@ mod encap;
 mod fate;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod forward;
 mod ingress;
 mod outer;
 pub mod policy;
