@@ -20,7 +20,7 @@
 //! | [`bpf`] | programs for the kernel's BPF machine, assembled from our own source | does I/O |
 //! | [`sys`] | the only `unsafe`: one thin function per system call | holds logic |
 //! | [`io`] | TAP queue, UDP sockets, the [`Lane`](io::Lane) that joins them to the core, [captures](io::capture), an in-memory twin of each device | decides policy |
-//! | [`netlink`] | links, veth pairs, addresses, routes, neighbours, namespaces, the tc programs that carry marks | sees packets |
+//! | [`netlink`] | links, veth pairs, addresses, routes, neighbours, namespaces, the tc programs that carry marks and keep containers to their addresses | sees packets |
 //! | [`control`] | configuration, the directory of entries, the registry of containers, the Unix-socket API, state on disk | is on the packet path |
 //! | [`daemon`] | set-up, the threads, repair, what the peers' paths carry, the way out | |
 //! | [`cni`] | the CNI plugin: containers of a runtime, their addresses, what is on disk of them | keeps anything running |
