@@ -104,7 +104,7 @@ reasons! {
     SourceNotPeers = "source-not-peers",
     /// No rule of the group policy lets it in, and it is part of no flow that began here: `policy denied` tells which groups, and to whom.
     PolicyDenied = "policy-denied",
-    /// The host's receive queue overflowed before we read it, or the UDP checksum was wrong: the socket tells both as one (SO_RXQ_OVFL), when the next datagram comes, and counts datagrams that UDP_GRO joined as one.
+    /// The host's receive queue overflowed before we read it, or the UDP checksum was wrong: the socket tells both as one (SO_MEMINFO), and counts datagrams that UDP_GRO joined as one. Lanes ask when they have nothing to do, or have done much.
     ReceiveQueueFull = "receive-queue-full",
     /// The TAP is down (EIO).
     TapDown = "tap-down",

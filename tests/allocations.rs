@@ -342,9 +342,12 @@ impl Underlay for Loop {
             source: (PEER_UNDERLAY, 40_000).into(),
             tos: 0,
             segment_bytes: *segment_bytes,
-            overflowed: Some(0),
         });
         Ok(())
+    }
+
+    fn dropped(&mut self) -> Option<u32> {
+        Some(0)
     }
 
     fn source(&self, _: u32) -> usize {

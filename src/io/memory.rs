@@ -213,13 +213,16 @@ impl Underlay for MemoryUnderlay {
                 source: next.source,
                 tos: next.outer.tos,
                 segment_bytes: (joined > 0).then_some(len as u16),
-                overflowed: None,
             });
         }
         if messages.is_empty() {
             return Err(would_block());
         }
         Ok(())
+    }
+
+    fn dropped(&mut self) -> Option<u32> {
+        None
     }
 
     fn source(&self, flow_hash: u32) -> usize {

@@ -148,6 +148,9 @@ pub trait Underlay {
     /// `WouldBlock` if nothing is there; others as [`Fault::of_receive`] explains them.
     fn recv(&mut self, arrivals: &mut Arrivals) -> io::Result<()>;
 
+    /// Datagrams that the host dropped before they were read, since the port was opened; wraps. `None`: it does not tell.
+    fn dropped(&mut self) -> Option<u32>;
+
     /// The number of the source port for a flow: one flow, one port.
     fn source(&self, flow_hash: u32) -> usize;
 

@@ -177,7 +177,7 @@ impl UdpOptions {
         Ok(socket)
     }
 
-    /// Receives on the VXLAN port, TOS and overflow count with each datagram.
+    /// Receives on the VXLAN port, TOS with each datagram.
     fn receiver(&self, claim: Claim) -> io::Result<Socket> {
         let socket = self.socket()?;
         if self.local.is_ipv4() {
@@ -187,7 +187,6 @@ impl UdpOptions {
             let zero = c_int::from(self.zero_checksum_rx);
             sys::udp::set_option(&socket, libc::IPPROTO_UDP, UDP_NO_CHECK6_RX, zero)?;
         }
-        sys::udp::set_option(&socket, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)?;
         if self.gro {
             // A host without it gives us datagrams one by one; `supports_gro` tells.
             let _ = sys::udp::set_option(&socket, libc::SOL_UDP, libc::UDP_GRO, 1);
@@ -333,6 +332,10 @@ impl Underlay for UdpPort {
     fn recv(&mut self, arrivals: &mut Arrivals) -> io::Result<()> {
         let (bytes, slot_bytes, messages) = arrivals.parts();
         sys::udp::recv_many(&*self.receiver, bytes, slot_bytes, messages)
+    }
+
+    fn dropped(&mut self) -> Option<u32> {
+        sys::udp::dropped(&*self.receiver).ok()
     }
 
     fn source(&self, flow_hash: u32) -> usize {

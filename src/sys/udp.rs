@@ -23,11 +23,9 @@ pub struct Datagram {
     pub tos: u8,
     /// Bytes of each datagram but the last, if the kernel joined several of one sender (UDP_GRO); `None`: it is one.
     pub segment_bytes: Option<u16>,
-    /// Datagrams this socket has dropped for want of buffer since it was made (SO_RXQ_OVFL); `None` without the option.
-    pub overflowed: Option<u32>,
 }
 
-/// Room for the control messages asked for: TOS or traffic class, segment size, overflow count. Aligned as `cmsghdr` is.
+/// Room for three control messages: as many as are sent, one more than are asked for. Aligned as `cmsghdr` is.
 #[repr(C, align(8))]
 struct Control([u8; CONTROL_LEN]);
 
@@ -123,7 +121,6 @@ unsafe fn datagram(header: &libc::mmsghdr, envelope: &Envelope) -> io::Result<Da
             .ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?,
         tos: values.tos,
         segment_bytes: values.segment_bytes,
-        overflowed: values.overflowed,
     })
 }
 
@@ -132,7 +129,6 @@ unsafe fn datagram(header: &libc::mmsghdr, envelope: &Envelope) -> io::Result<Da
 struct ControlValues {
     tos: u8,
     segment_bytes: Option<u16>,
-    overflowed: Option<u32>,
 }
 
 /// Reads the control messages of a message.
@@ -154,9 +150,6 @@ unsafe fn control_values(message: &libc::msghdr) -> ControlValues {
                 (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
                     values.tos = data.cast::<c_int>().read_unaligned() as u8
                 }
-                (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => {
-                    values.overflowed = Some(data.cast::<u32>().read_unaligned())
-                }
                 (libc::SOL_UDP, libc::UDP_GRO) => {
                     values.segment_bytes = Some(data.cast::<c_int>().read_unaligned() as u16)
                 }
@@ -167,6 +160,40 @@ unsafe fn control_values(message: &libc::msghdr) -> ControlValues {
     }
     values
 }
+
+/// Datagrams that this socket has dropped since it was made, for want of buffer or for their checksum: SO_MEMINFO's count, which wraps.
+///
+/// SO_RXQ_OVFL would bring it with each datagram, and must not be asked for: the kernel copies that message out of the packet's own
+/// `cb`, and of a packet from `skbuff_fclone_cache` hardened usercopy lets nobody copy that. A container's TCP that a kernel VXLAN device
+/// of this host encapsulated is such a packet; after the first drop the kernel kills the thread that reads it (`sock_recv_drops`,
+/// `usercopy_abort`; seen on Linux 6.18).
+///
+/// # Errors
+/// ENOPROTOOPT before Linux 4.12.
+pub fn dropped(fd: impl AsFd) -> io::Result<u32> {
+    let mut values = [0_u32; MEMINFO_VALUES];
+    let mut len = size_of_val(&values) as libc::socklen_t;
+    // SAFETY: the kernel writes up to `len` bytes to the local array, which has as many.
+    let result = unsafe {
+        libc::getsockopt(
+            fd.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            values.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(values[MEMINFO_DROPS])
+    }
+}
+
+/// SK_MEMINFO_VARS (linux/sock_diag.h).
+const MEMINFO_VALUES: usize = 9;
+/// SK_MEMINFO_DROPS.
+const MEMINFO_DROPS: usize = 8;
 
 /// sendmsg(2), not blocking: a datagram to `destination`, gathered from `slices`, with `tos` as TOS or traffic class. `ttl` is the TTL or
 /// hop limit, if it is not the socket's. With `segment_bytes` the kernel cuts it into datagrams of that size, the last one shorter maybe
@@ -354,6 +381,24 @@ mod tests {
         assert_eq!(messages.len(), 3);
         let nothing = recv_many(&to, &mut bytes, 8, &mut messages).expect_err("no fourth");
         assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn what_the_socket_drops_is_told_without_another_datagram() {
+        let (from, to) = pair(Ipv4Addr::LOCALHOST.into());
+        set_option(&to, libc::SOL_SOCKET, libc::SO_RCVBUF, 0)
+            .expect("the kernel takes the least it may");
+        let destination: SockAddr = to.local_addr().expect("bound").into();
+        assert_eq!(dropped(&to).expect("since Linux 4.12"), 0);
+        for _ in 0..100 {
+            let slices = [IoSlice::new(&[7; 1000])];
+            send(&from, &destination, &slices, 0, None, None).expect("sent");
+        }
+        let lost = dropped(&to).expect("as before");
+        let (mut bytes, mut messages) = (vec![0; 100 * 1000], Vec::new());
+        while recv_many(&to, &mut bytes, 1000, &mut messages).is_ok() {}
+        assert!(lost > 0);
+        assert_eq!(messages.len() + lost as usize, 100);
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! A kernel peer on the same machine: over veth its device sends what no card has finished or cut, super-frames encapsulated whole.
 
 use etherparse::PacketBuilder;
+use nix::sys::signal::Signal;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::super::Case;
-use super::offload::{UDP_GRO_OFF, bursts, containers, payload_max, streams_cross, super_bursts};
+use super::offload::{
+    MORE_THAN_QUEUED, UDP_GRO_OFF, bursts, containers, payload_max, streams_cross, super_bursts,
+};
 use crate::support::Kind::{Kernel, Silk};
-use crate::support::{Datagrams, Lab, Plan, Result, Stats, ensure, vtep_mac};
+use crate::support::{Datagrams, Lab, Plan, Result, Stats, Wait, ensure, vtep_mac, wait_until};
 
 /// Headers before the payload of a datagram inside: VXLAN, Ethernet, IPv4, UDP.
 const HEADERS_BYTES: usize = 8 + 14 + 20 + 8;
@@ -32,6 +35,11 @@ fn over(family: &str, plan: &Plan) -> Vec<Case> {
         ),
         case("udp_super_frames_arrive", plan, super_frames_arrive),
         case("payload_is_no_packet", plan, payload_is_no_packet),
+        case(
+            "tcp_is_read_after_the_queue_overflowed",
+            plan,
+            tcp_after_overflow,
+        ),
     ]
 }
 
@@ -85,6 +93,33 @@ fn payload_is_no_packet(lab: &mut Lab) -> Result {
             return Ok(());
         }
     }
+}
+
+/// Once a socket has dropped something, the kernel must not be asked to tell it with each datagram: of TCP that its own device has
+/// encapsulated it cannot (`sys::udp::dropped`), and ends the thread that asked.
+fn tcp_after_overflow(lab: &mut Lab) -> Result {
+    lab.cells[0].daemon()?.process()?.signal(Signal::SIGSTOP)?;
+    let [silk, kernel] = containers(lab)?;
+    let (from, to) = (kernel.udp()?, silk.udp()?);
+    from.connect(to.local_addr()?)?;
+    for _ in 0..MORE_THAN_QUEUED {
+        from.send(&[7; 1400])?;
+    }
+    let daemon = lab.cells[0].daemon()?;
+    daemon.process()?.signal(Signal::SIGCONT)?;
+    wait_until("what was lost is counted", || {
+        let stats = Stats::read(daemon)?;
+        match stats.dropped("receive-queue-full") {
+            0 => Ok(Wait::NotYet(format!("{stats:?}"))),
+            _ => Ok(Wait::Done),
+        }
+    })?;
+    let [silk, kernel] = containers(lab)?;
+    // More connections than one, so that every lane reads of them.
+    for _ in 0..4 {
+        streams_cross([silk, kernel])?;
+    }
+    Ok(())
 }
 
 /// What the second cell would send for a container of its own that is not there.

@@ -160,6 +160,10 @@ impl Underlay for Full<MemoryUnderlay> {
         self.0.recv(arrivals)
     }
 
+    fn dropped(&mut self) -> Option<u32> {
+        self.0.dropped()
+    }
+
     fn source(&self, flow_hash: u32) -> usize {
         self.0.source(flow_hash)
     }

@@ -19,8 +19,21 @@ pub(super) struct Ingress {
     coalescer: Coalescer,
     mtu_bytes: u32,
     patience: Patience,
-    overflowed: u32,
+    lost: Lost,
 }
+
+/// What the host dropped before it was read.
+#[derive(Debug, Default)]
+struct Lost {
+    /// As many are counted.
+    counted: u32,
+    /// Batches since the host was asked.
+    batches: u32,
+}
+
+/// Batches after which the host is asked how many datagrams it dropped, where there is no pause between them: a system call in some
+/// thousand datagrams.
+const LOST_BATCHES_MAX: u32 = 64;
 
 /// What the direction writes to, besides the TAP.
 struct Back<'a, U> {
@@ -35,12 +48,24 @@ impl Ingress {
             coalescer: Coalescer::new(coalesce(&options.offloads, options.mtu_bytes)),
             mtu_bytes: options.mtu_bytes,
             patience: Patience::default(),
-            overflowed: 0,
+            lost: Lost::default(),
         }
     }
 
     /// Up to a batch of messages under one snapshot.
     pub(super) fn batch(
+        &mut self,
+        tap: &mut impl Tap,
+        underlay: &mut impl Underlay,
+        egress: &mut Egress,
+        scope: &Scope<'_>,
+    ) -> Result<Progress, LaneError> {
+        let progress = self.read(tap, underlay, egress, scope);
+        self.lost.count_after(&progress, underlay, scope);
+        progress
+    }
+
+    fn read(
         &mut self,
         tap: &mut impl Tap,
         underlay: &mut impl Underlay,
@@ -79,7 +104,6 @@ impl Ingress {
     ) -> Result<(), LaneError> {
         for index in 0..self.arrivals.messages().len() {
             let message = self.arrivals.messages()[index];
-            self.count_overflow(message.overflowed, writer.scope());
             self.message(index, &message, &mut writer, &mut back);
         }
         let arrivals = &self.arrivals;
@@ -197,16 +221,29 @@ impl Ingress {
             Verdict::Drop { reason, peer } => scope.count_drop(peer, reason),
         }
     }
+}
 
-    /// SO_RXQ_OVFL counts since the socket was made, and wraps.
-    fn count_overflow(&mut self, overflowed: Option<u32>, scope: &Scope<'_>) {
-        let Some(total) = overflowed else { return };
-        let fresh = total.wrapping_sub(self.overflowed);
-        self.overflowed = total;
+impl Lost {
+    /// Asks the host before the lane sleeps, so that what was lost is told though nothing comes after it.
+    fn count_after(
+        &mut self,
+        progress: &Result<Progress, LaneError>,
+        underlay: &mut impl Underlay,
+        scope: &Scope<'_>,
+    ) {
+        self.batches += 1;
+        if !matches!(progress, Ok(Progress::Idle)) && self.batches < LOST_BATCHES_MAX {
+            return;
+        }
+        self.batches = 0;
+        let Some(total) = underlay.dropped() else {
+            return;
+        };
+        let fresh = total.wrapping_sub(self.counted);
+        self.counted = total;
         if fresh > 0 {
-            scope
-                .shard()
-                .count_drops(DropReason::ReceiveQueueFull, fresh.into());
+            let shard = scope.shard();
+            shard.count_drops(DropReason::ReceiveQueueFull, fresh.into());
         }
     }
 }
@@ -305,7 +342,6 @@ mod tests {
             source: ([10, 0, 16, 14], 32768).into(),
             tos: 0,
             segment_bytes,
-            overflowed: None,
         }
     }
 
