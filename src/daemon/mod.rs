@@ -129,7 +129,7 @@ struct Daemon {
     _watch: WatchThread,
     _signals: SignalThread,
     _paths: Option<PathWatch>,
-    _workers: Workers,
+    workers: Workers,
     device: OwnedDevice,
     marks: Marks,
     mtu_bytes: u32,
@@ -159,6 +159,14 @@ impl Daemon {
     /// Looks at what is due to be looked at.
     fn look(&mut self, schedule: &mut Schedule) -> Result<(), DaemonError> {
         let now = Instant::now();
+        if self.workers.due() <= now
+            && let Some(name) = self.workers.missing(now)
+        {
+            let cause = format!(
+                "the kernel ended the thread \"{name}\" (its log, dmesg, tells why; start the daemon again)"
+            );
+            return Err(self.ended(format_args!("{cause}")));
+        }
         if self.marks.due().is_some_and(|due| due <= now) {
             self.marks.look(now);
         }
@@ -171,14 +179,9 @@ impl Daemon {
 
     /// The next event, or `None` when something is due to be looked at.
     fn next_event(&self, schedule: &Schedule) -> Option<Event> {
-        let received = match schedule.next().into_iter().chain(self.marks.due()).min() {
-            Some(due) => self.events.recv_deadline(due),
-            None => self
-                .events
-                .recv()
-                .map_err(|_| RecvTimeoutError::Disconnected),
-        };
-        match received {
+        let others = schedule.next().into_iter().chain(self.marks.due());
+        let due = others.fold(self.workers.due(), Instant::min);
+        match self.events.recv_deadline(due) {
             Ok(event) => Some(event),
             Err(RecvTimeoutError::Timeout) => None,
             // The signal thread holds a sender for as long as we live, so this is not reached; ending is the safe answer.

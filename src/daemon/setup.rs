@@ -104,7 +104,7 @@ pub(super) fn start(
         _watch: watch,
         _signals: signals,
         _paths: paths,
-        _workers: workers,
+        workers,
         device,
         marks,
         mtu_bytes,

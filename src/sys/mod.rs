@@ -10,5 +10,7 @@ pub mod error_queue;
 pub mod ethtool;
 pub mod namespace;
 pub mod tcx;
+#[cfg(test)]
+pub(crate) mod thread;
 pub mod tun;
 pub mod udp;
