@@ -17,7 +17,7 @@
 //! calls and not directly, so that both run in a userspace machine, and on kernels that never heard of tcx.
 
 use super::Register::{Frame, R0, R1, R2, R3, R4, R5, R6, R7};
-use super::{Assembler, Condition, Helper, Program, Register, Size};
+use super::{Assembler, Condition, Helper, Program, Register, Size, express};
 use crate::wire::mark_tag::{LOST_SOURCE, PREFIX};
 use crate::wire::{MacAddr, ethernet};
 
@@ -49,10 +49,14 @@ const SOURCE_WORD: i16 = -8;
 // The verifier wants words on the stack aligned.
 const _: () = assert!(TAG_MARK % 4 == 0 && SOURCE_WORD % 8 == 0);
 
-/// The program on the TAP's transmit side, of type BPF_PROG_TYPE_SCHED_CLS. `own` is the TAP's MAC.
+/// The program on the TAP's transmit side, of type BPF_PROG_TYPE_SCHED_CLS. `own` is the TAP's MAC. With maps the [`express`] path stands
+/// in front: what that takes needs no tag.
 #[must_use]
-pub fn egress(own: MacAddr) -> Program {
+pub fn egress(own: MacAddr, express: Option<express::Maps>) -> Program {
     let mut code = Assembler::new();
+    if let Some(maps) = express {
+        express::emit(&mut code, maps);
+    }
     let [forged, next] = code.labels();
     read_source(&mut code);
     code.jump_if(Condition::NotEqual, R0, 0, next);

@@ -148,7 +148,7 @@ impl MarkPrograms {
         let mut device = TapSides::open(interface, name)?;
         let programs = [
             device.load(Side::Ingress, &marks::ingress())?,
-            device.load(Side::Egress, &marks::egress(mac))?,
+            device.load(Side::Egress, &marks::egress(mac, None))?,
         ];
         let hook = hook.map_or_else(|| device.best_hook(), Ok)?;
         for program in &programs {

@@ -6,6 +6,7 @@
 pub mod bpf;
 #[cfg(test)]
 pub(crate) mod bpf_machine;
+pub mod bpf_map;
 pub mod error_queue;
 pub mod ethtool;
 pub mod namespace;

@@ -32,7 +32,7 @@ fn run(program: &Program, mark: u32, source: MacAddr) -> (u32, MacAddr) {
 
 #[test]
 fn marks_leave_as_tags_and_only_in_place_of_our_own_mac() {
-    let egress = egress(OWN);
+    let egress = egress(OWN, None);
     for mark in [3, 0x1234, 0x0048_abcd, 0x8000_0000, 0xdead_beef, u32::MAX] {
         let tag = mark_tag::emit(Mark(mark));
         assert_eq!(run(&egress, mark, OWN), (mark, tag));
@@ -48,7 +48,7 @@ fn a_forged_tag_leaves_with_its_mark_gone() {
     for forged in [0, 3, u32::MAX] {
         for mark in [0, 5] {
             let source = mark_tag::emit(Mark(forged));
-            assert_eq!(run(&egress(OWN), mark, source), (mark, none));
+            assert_eq!(run(&egress(OWN, None), mark, source), (mark, none));
         }
     }
 }
@@ -80,9 +80,9 @@ fn what_cannot_be_written_passes_without_a_mark_unless_it_was_forged() {
         assert_eq!(skb.packet, frame(source));
         returned
     };
-    assert_eq!(returned(&egress(OWN), OWN), NEXT);
+    assert_eq!(returned(&egress(OWN, None), OWN), NEXT);
     assert_eq!(
-        returned(&egress(OWN), mark_tag::emit(Mark(3))),
+        returned(&egress(OWN, None), mark_tag::emit(Mark(3))),
         SHOT.cast_unsigned()
     );
     assert_eq!(returned(&ingress(), mark_tag::emit(Mark(3))), NEXT);
@@ -90,7 +90,7 @@ fn what_cannot_be_written_passes_without_a_mark_unless_it_was_forged() {
 
 #[test]
 fn frames_too_short_for_a_mac_pass() {
-    for program in [egress(OWN), ingress()] {
+    for program in [egress(OWN, None), ingress()] {
         for len in 0..12 {
             let packet = frame(mark_tag::emit(Mark(3)))[..len].to_vec();
             let mut skb = Skb {
@@ -111,14 +111,14 @@ proptest! {
         if is_tag {
             source[..2].copy_from_slice(&PREFIX);
         }
-        let (_, after) = run(&egress(OWN), mark, MacAddr::new(source));
+        let (_, after) = run(&egress(OWN, None), mark, MacAddr::new(source));
         let seen = mark_tag::parse(after);
         prop_assert!(seen.is_none() || seen == Some(Mark::NONE), "{after}");
     }
 
     #[test]
     fn a_mark_goes_there_and_back(mark: u32) {
-        let (_, tag) = run(&egress(OWN), mark, OWN);
+        let (_, tag) = run(&egress(OWN, None), mark, OWN);
         prop_assert_eq!(run(&ingress(), 0, tag).0, mark);
     }
 }
