@@ -123,10 +123,10 @@ impl FlowKey {
 }
 
 impl Decision {
-    /// As the map has it.
+    /// As the map has it for the frames of `flow`, and no other.
     #[must_use]
-    pub fn to_bytes(&self) -> [u8; DECISION_LEN] {
-        layout::decision(self)
+    pub fn to_bytes(&self, flow: &FlowKey) -> [u8; DECISION_LEN] {
+        layout::decision(self, flow)
     }
 }
 

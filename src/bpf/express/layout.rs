@@ -4,17 +4,22 @@
 //! that the program adds up only the rest.
 //!
 //! ```text
-//!  0 generation              u64
-//!  8 interface, slot         u32 each
-//! 16 frame_len_max           u32
-//! 20 udp_checksum            u32, 0 or 1
-//! 24 sum of the outer IPv4 header                            u32, in the host's order, not folded
-//! 28 sum of the outer pseudo-header and all behind it        u32, without the two lengths
-//! 32 outer IPv4, UDP, VXLAN, inner Ethernet                  50 bytes
-//! 82 destination and source MAC that a frame must have       12 bytes
-//! 94 zeros
-//! 96
+//!   0 seal                                                    u64
+//!   8 generation                                              u64
+//!  16 interface, slot                                         u32 each
+//!  24 frame_len_max                                           u32
+//!  28 udp_checksum                                            u32, 0 or 1
+//!  32 sum of the outer IPv4 header                            u32, in the host's order, not folded
+//!  36 sum of the outer pseudo-header and all behind it        u32, without the two lengths
+//!  40 outer IPv4, UDP, VXLAN, inner Ethernet                  50 bytes
+//!  90 destination and source MAC that a frame must have       12 bytes
+//! 102 zeros
+//! 104
 //! ```
+//!
+//! **The seal** is a number made of the flow and of all that follows. A hash gives the room of an entry that goes to the next that comes
+//! (`prealloc_lru_pop`), whoever on another CPU may still be reading there: a program would send a packet the way of another flow's, or
+//! by half of each. It takes a copy, and believes it if the seal fits.
 
 use std::ops::Range;
 
@@ -26,7 +31,7 @@ use crate::wire::vxlan;
 /// Bytes of a [`FlowKey`].
 pub const FLOW_KEY_LEN: usize = 20;
 /// Bytes of a [`Decision`].
-pub const DECISION_LEN: usize = 96;
+pub const DECISION_LEN: usize = 104;
 /// Bytes of a [`Count`].
 pub const COUNT_LEN: usize = 16;
 /// Bytes of the generation in force, a `u64` in the host's order.
@@ -38,14 +43,15 @@ pub(super) const HEADERS_LEN: usize =
     IPV4_HEADER_LEN + UDP_HEADER_LEN + vxlan::HEADER_LEN + ethernet::HEADER_LEN;
 
 // A decision's fields.
-pub(super) const GENERATION: Range<usize> = 0..8;
-pub(super) const INTERFACE: Range<usize> = 8..12;
-pub(super) const SLOT: Range<usize> = 12..16;
-pub(super) const FRAME_LEN_MAX: Range<usize> = 16..20;
-pub(super) const UDP_CHECKSUM: Range<usize> = 20..24;
-pub(super) const IP_SUM: Range<usize> = 24..28;
-pub(super) const UDP_SUM: Range<usize> = 28..32;
-pub(super) const HEADERS: Range<usize> = 32..32 + HEADERS_LEN;
+pub(super) const SEAL: Range<usize> = 0..8;
+pub(super) const GENERATION: Range<usize> = 8..16;
+pub(super) const INTERFACE: Range<usize> = 16..20;
+pub(super) const SLOT: Range<usize> = 20..24;
+pub(super) const FRAME_LEN_MAX: Range<usize> = 24..28;
+pub(super) const UDP_CHECKSUM: Range<usize> = 28..32;
+pub(super) const IP_SUM: Range<usize> = 32..36;
+pub(super) const UDP_SUM: Range<usize> = 36..40;
+pub(super) const HEADERS: Range<usize> = 40..40 + HEADERS_LEN;
 pub(super) const MACS: Range<usize> = HEADERS.end..HEADERS.end + 12;
 
 // A count's fields.
@@ -53,9 +59,16 @@ pub(super) const PACKETS: Range<usize> = 0..8;
 pub(super) const BYTES: Range<usize> = 8..16;
 
 // The kernel rounds values up to eight bytes, and so leaves no gap here.
-const _: () = assert!(HEADERS_LEN == 50 && MACS.end == 94 && DECISION_LEN.is_multiple_of(8));
+const _: () = assert!(HEADERS_LEN == 50 && MACS.end == 102 && DECISION_LEN.is_multiple_of(8));
 // Words in it are aligned as they are in the frame and on the program's stack.
 const _: () = assert!(HEADERS.start % 8 == 0 && MACS.start % 8 == 2);
+
+/// Bytes of the words that a seal is made of.
+pub(super) const WORD: usize = 8;
+/// By this the seal is multiplied with each word: odd, so that none is lost, and without a pattern (2^64 divided by the golden ratio).
+pub(super) const SEAL_FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+/// And so many of its upper bits are mixed into the lower.
+pub(super) const SEAL_SHIFT: i32 = 32;
 
 /// Don't fragment, in the fifth word of an IPv4 header (RFC 791 section 3.1).
 const DONT_FRAGMENT: u16 = 1 << 14;
@@ -73,7 +86,7 @@ pub(super) fn flow_key(key: &FlowKey) -> [u8; FLOW_KEY_LEN] {
     bytes
 }
 
-pub(super) fn decision(decision: &Decision) -> [u8; DECISION_LEN] {
+pub(super) fn decision(decision: &Decision, flow: &FlowKey) -> [u8; DECISION_LEN] {
     let headers = headers(decision);
     let [ip, behind] = [&headers[..IPV4_HEADER_LEN], &headers[IPV4_HEADER_LEN..]];
     // The pseudo-header (RFC 768): addresses and protocol.
@@ -94,7 +107,22 @@ pub(super) fn decision(decision: &Decision) -> [u8; DECISION_LEN] {
     let [destination, source] =
         [decision.frame_destination, decision.frame_source].map(|mac| mac.octets());
     bytes[MACS].copy_from_slice([destination, source].as_flattened());
+    let seal = seal(&flow_key(flow), &bytes[SEAL.end..]);
+    bytes[SEAL].copy_from_slice(&seal.to_ne_bytes());
     bytes
+}
+
+/// Of a flow, filled up with zeros to a whole word, and of what a decision has behind its seal.
+fn seal(flow: &[u8; FLOW_KEY_LEN], rest: &[u8]) -> u64 {
+    let mut key = [0; FLOW_KEY_LEN.next_multiple_of(WORD)];
+    key[..FLOW_KEY_LEN].copy_from_slice(flow);
+    let words = [&key[..], rest]
+        .into_iter()
+        .flat_map(|bytes| bytes.as_chunks::<WORD>().0);
+    words.fold(0, |seal, word| {
+        let mixed = (seal ^ u64::from_ne_bytes(*word)).wrapping_mul(SEAL_FACTOR);
+        mixed ^ mixed >> SEAL_SHIFT
+    })
 }
 
 pub(super) fn parse_count(bytes: [u8; COUNT_LEN]) -> Count {
