@@ -1,7 +1,9 @@
 //! Instructions in a row, and labels for the places jumps go to.
 
+use std::os::fd::RawFd;
+
 use super::Program;
-use super::instruction::{Alu, Condition, Helper, Instruction, Operand, Register, Size};
+use super::instruction::{Alu, Condition, Helper, Instruction, Operand, Register, Size, Wide};
 
 /// A place in a program, to be bound once; jumps may come before or after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,13 +58,29 @@ impl Assembler {
     /// `destination = number`, all 64 bits of it.
     pub fn wide_mov(&mut self, destination: Register, number: u64) {
         self.instructions
-            .extend(Instruction::wide_mov(destination, number));
+            .extend(Instruction::wide_mov(destination, Wide::Number, number));
+    }
+
+    /// `destination` = the map of that descriptor, to look something up in.
+    ///
+    /// # Panics
+    /// If it is negative, which no descriptor is.
+    pub fn mov_map(&mut self, destination: Register, map: RawFd) {
+        let map = u64::try_from(map).expect("a descriptor is not negative");
+        self.instructions
+            .extend(Instruction::wide_mov(destination, Wide::Map, map));
+    }
+
+    /// The lower two bytes of `register` as big-endian memory has them, and back; zeros above.
+    pub fn to_big_endian_half(&mut self, register: Register) {
+        self.instructions
+            .push(Instruction::to_big_endian(register, 16));
     }
 
     /// The lower four bytes of `register` as big-endian memory has them, and back; zeros above.
     pub fn to_big_endian_word(&mut self, register: Register) {
         self.instructions
-            .push(Instruction::to_big_endian_word(register));
+            .push(Instruction::to_big_endian(register, 32));
     }
 
     /// Reads `size` at `base + offset`.
@@ -164,6 +182,12 @@ mod tests {
             (Condition::Equal, 2, false),
             (Condition::NotEqual, 2, true),
             (Condition::NotEqual, 6, false),
+            (Condition::Greater, 5, true),
+            (Condition::Greater, 6, false),
+            (Condition::Greater, -1, false),
+            (Condition::Less, 7, true),
+            (Condition::Less, 6, false),
+            (Condition::Less, -1, true),
             (Condition::AnyBit, 2, true),
             (Condition::AnyBit, 9, false),
         ] {

@@ -147,3 +147,6 @@ impl std::iter::Sum for Count {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -79,11 +79,16 @@ impl Operand {
 #[expect(missing_docs, reason = "their names say it")]
 pub enum Alu {
     Add = 0x00,
+    Sub = 0x10,
     Mul = 0x20,
+    /// Without sign; 0 if the operand is 0.
+    Div = 0x30,
     And = 0x50,
     Shl = 0x60,
     /// Shifts in zeros.
     Shr = 0x70,
+    /// What [`Div`](Alu::Div) leaves; all of it if the operand is 0.
+    Mod = 0x90,
     Xor = 0xa0,
     Mov = 0xb0,
 }
@@ -94,10 +99,14 @@ pub enum Alu {
 pub enum Condition {
     /// The operands are equal.
     Equal = 0x10,
+    /// The first is greater, both without sign (BPF_JGT).
+    Greater = 0x20,
     /// They have a bit in common (BPF_JSET).
     AnyBit = 0x40,
     /// They differ.
     NotEqual = 0x50,
+    /// The first is less, both without sign (BPF_JLT, since Linux 4.14).
+    Less = 0xa0,
 }
 
 /// Bytes of a load or store. Loads fill the rest of the register with zeros.
@@ -118,11 +127,29 @@ pub enum Size {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
 pub enum Helper {
+    /// `bpf_map_lookup_elem(map, key)`: the address of the key's value, or 0.
+    MapLookupElem = 1,
+    /// `bpf_get_prandom_u32()`: a number that nobody should rely on not knowing.
+    PrandomU32 = 7,
     /// `bpf_skb_store_bytes(skb, offset, from, len, flags)`: 0, or an error and nothing written. `offset` as below.
     SkbStoreBytes = 9,
     /// `bpf_skb_load_bytes(skb, offset, to, len)`: 0, or -EFAULT and zeros at `to` if the packet has not all of those bytes. `offset` is
     /// from the Ethernet header where the TAP or tc runs the program.
     SkbLoadBytes = 26,
+    /// `bpf_skb_adjust_room(skb, len, mode, flags)`: room for headers, filled with zeros; 0, or an error and the packet as it was.
+    SkbAdjustRoom = 50,
+    /// `bpf_redirect_neigh(interface, parameters, len, flags)`: TC_ACT_REDIRECT, to be returned: the packet leaves by that device with an
+    /// Ethernet header for the next hop of its destination. Since Linux 5.10.
+    RedirectNeigh = 152,
+}
+
+/// What the number of a [`wide_mov`](Instruction::wide_mov) is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Wide {
+    Number = 0,
+    /// BPF_PSEUDO_MAP_FD: a descriptor, in whose place the kernel puts the map's address.
+    Map = 1,
 }
 
 /// One slot.
@@ -148,28 +175,33 @@ impl Instruction {
     }
 
     /// Two slots: the number's lower half, then its upper.
-    pub(super) fn wide_mov(destination: Register, number: u64) -> [Self; 2] {
-        let half = |code, destination, immediate: u64| Self {
+    pub(super) fn wide_mov(destination: Register, kind: Wide, number: u64) -> [Self; 2] {
+        let half = |code, destination, source, immediate: u64| Self {
             code,
             destination,
-            source: 0,
+            source,
             offset: 0,
             immediate: immediate as i32,
         };
         [
-            half(LD | Size::Double as u8, destination as u8, number),
-            half(0, 0, number >> 32),
+            half(
+                LD | Size::Double as u8,
+                destination as u8,
+                kind as u8,
+                number,
+            ),
+            half(0, 0, 0, number >> 32),
         ]
     }
 
-    /// The lower four bytes in big-endian order, zeros above.
-    pub(super) fn to_big_endian_word(register: Register) -> Self {
+    /// The lower `bits`, 16 or 32, in big-endian order, zeros above.
+    pub(super) fn to_big_endian(register: Register, bits: i32) -> Self {
         Self {
             code: ALU | TO_BIG_ENDIAN,
             destination: register as u8,
             source: 0,
             offset: 0,
-            immediate: 32,
+            immediate: bits,
         }
     }
 
@@ -260,6 +292,9 @@ mod tests {
         let jump = |condition, operand| vec![Instruction::jump_if(condition, R1, operand)];
         for (text, instructions) in [
             ("add r7, -2", alu(Alu::Add, (-2).into())),
+            ("sub r7, 14", alu(Alu::Sub, 14.into())),
+            ("div r7, r2", alu(Alu::Div, R2.into())),
+            ("mod r7, r2", alu(Alu::Mod, R2.into())),
             ("mul r7, r9", alu(Alu::Mul, R9.into())),
             ("and r7, 15", alu(Alu::And, 15.into())),
             ("lsh r7, 2", alu(Alu::Shl, 2.into())),
@@ -268,9 +303,10 @@ mod tests {
             ("mov r7, r10", alu(Alu::Mov, Frame.into())),
             (
                 "lddw r9, 0x1122334455667788",
-                Instruction::wide_mov(R9, 0x1122_3344_5566_7788).to_vec(),
+                Instruction::wide_mov(R9, Wide::Number, 0x1122_3344_5566_7788).to_vec(),
             ),
-            ("be32 r7", vec![Instruction::to_big_endian_word(R7)]),
+            ("be16 r7", vec![Instruction::to_big_endian(R7, 16)]),
+            ("be32 r7", vec![Instruction::to_big_endian(R7, 32)]),
             ("ldxb r1, [r10-16]", load(Size::Byte)),
             ("ldxh r1, [r10-16]", load(Size::Half)),
             ("ldxw r1, [r10-16]", load(Size::Word)),
@@ -279,6 +315,8 @@ mod tests {
             ("stdw [r10-16], 5", store(Size::Double, 5.into())),
             ("jeq r1, -7, +0", jump(Condition::Equal, (-7).into())),
             ("jne r1, r2, +0", jump(Condition::NotEqual, R2.into())),
+            ("jgt r1, r2, +0", jump(Condition::Greater, R2.into())),
+            ("jlt r1, 20, +0", jump(Condition::Less, 20.into())),
             ("jset r1, 7, +0", jump(Condition::AnyBit, 7.into())),
             ("ja +0", vec![Instruction::jump()]),
             ("call 26", vec![Instruction::call(Helper::SkbLoadBytes)]),
@@ -290,5 +328,13 @@ mod tests {
                 .collect();
             assert_eq!(rbpf::assembler::assemble(text), Ok(bytes), "{text}");
         }
+    }
+
+    /// The other assembler has no word for it.
+    #[cfg(target_endian = "little")]
+    #[test]
+    fn a_map_is_a_number_that_says_it_is_one() {
+        let slots = Instruction::wide_mov(Register::R1, Wide::Map, 7).map(Instruction::bytes);
+        assert_eq!(slots, [[0x18, 0x11, 0, 0, 7, 0, 0, 0], [0; 8]]);
     }
 }

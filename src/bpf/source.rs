@@ -96,8 +96,8 @@ mod tests {
 
     fn is_let_through(frame: &[u8]) -> bool {
         let mut skb = bpf_machine::Skb {
-            mark: 0,
             packet: frame.to_vec(),
+            ..bpf_machine::Skb::default()
         };
         let returned = bpf_machine::run_on(&ingress(OWN), &mut skb) as u32;
         assert_eq!(skb.packet, frame, "only read");

@@ -37,7 +37,7 @@ pub const COUNT_LEN: usize = 16;
 /// Bytes of the generation in force, a `u64` in the host's order.
 pub const GENERATION_LEN: usize = 8;
 
-pub(super) const UDP_HEADER_LEN: usize = 8;
+const UDP_HEADER_LEN: usize = 8;
 /// All that a frame gets in front of its IPv4 header but the outer Ethernet header.
 pub(super) const HEADERS_LEN: usize =
     IPV4_HEADER_LEN + UDP_HEADER_LEN + vxlan::HEADER_LEN + ethernet::HEADER_LEN;
@@ -71,7 +71,7 @@ pub(super) const SEAL_FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
 pub(super) const SEAL_SHIFT: i32 = 32;
 
 /// Don't fragment, in the fifth word of an IPv4 header (RFC 791 section 3.1).
-const DONT_FRAGMENT: u16 = 1 << 14;
+pub(super) const DONT_FRAGMENT: u16 = 1 << 14;
 
 pub(super) fn flow_key(key: &FlowKey) -> [u8; FLOW_KEY_LEN] {
     let mut bytes = [0; FLOW_KEY_LEN];

@@ -21,6 +21,7 @@ fn run(program: &Program, mark: u32, source: MacAddr) -> (u32, MacAddr) {
     let mut skb = Skb {
         mark,
         packet: frame(source),
+        ..Skb::default()
     };
     assert_eq!(bpf_machine::run_on(program, &mut skb) as u32, NEXT);
     let octets = skb.packet[ethernet::SOURCE].try_into().expect("six bytes");
@@ -75,6 +76,7 @@ fn what_cannot_be_written_passes_without_a_mark_unless_it_was_forged() {
         let mut skb = Skb {
             mark: 3,
             packet: frame(source),
+            ..Skb::default()
         };
         let returned = bpf_machine::run_on_read_only(program, &mut skb) as u32;
         assert_eq!(skb.packet, frame(source));
@@ -96,6 +98,7 @@ fn frames_too_short_for_a_mac_pass() {
             let mut skb = Skb {
                 mark: 3,
                 packet: packet.clone(),
+                ..Skb::default()
             };
             assert_eq!(bpf_machine::run_on(&program, &mut skb) as u32, NEXT);
             assert_eq!((skb.mark, skb.packet), (3, packet));
