@@ -6,6 +6,7 @@
 mod container;
 mod container_source;
 mod device;
+mod express;
 mod fixture;
 mod kernel;
 mod marks;
@@ -52,6 +53,9 @@ const TESTS: &[Test] = tests![
     marks::programs_of_others_run_and_stay,
     marks::programs_of_others_before_ours_are_told,
     marks::filters_of_others_before_ours_are_told,
+    express::what_is_cut_has_right_checksums_or_none,
+    express::a_wire_that_carries_super_frames_gets_them_whole,
+    express::what_is_not_taken_reaches_the_tap_as_it_was,
     kernel::links_are_told_apart,
     kernel::long_listings_are_read_whole,
     kernel::refusals_carry_errno_and_the_kernels_words,
