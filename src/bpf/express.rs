@@ -22,8 +22,9 @@
 //! receiver takes (RFC 7348 section 5). A container whose TCP checksum is wrong thus has its datagram dropped by the peer's host instead of
 //! its segment by the receiver.
 //!
-//! **What leaves** is routed by its outer addresses (`bpf_redirect_neigh`, so Linux 5.10), with the mark 0 as from a socket; it does not
-//! pass through netfilter's output hooks.
+//! **What leaves** is routed by its outer addresses over the device decided on (`bpf_redirect_neigh`, so Linux 5.10), with the mark 0 as
+//! from a socket; it does not pass through netfilter's output hooks. Without a route or a next hop that answers the kernel drops it, and
+//! it counts as sent all the same.
 
 mod layout;
 mod program;
@@ -77,7 +78,8 @@ pub struct Decision {
     pub interface: u32,
     /// Where the frames are counted: an index of [`Maps::counts`]. Without such a slot no frame is taken.
     pub slot: u32,
-    /// The largest frame that is taken, Ethernet header included; of a super-frame, its largest segment.
+    /// The largest frame that is taken, Ethernet header included; of a super-frame, its largest segment. The kernel fragments nothing that
+    /// leaves this way, whatever the outer DF says: what the underlay's device does not carry is lost.
     pub frame_len_max: u32,
     /// False: the outer UDP checksum is 0.
     pub udp_checksum: bool,

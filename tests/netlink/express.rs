@@ -270,7 +270,7 @@ fn frame([destination, source]: [MacAddr; 2], ttl: u8, payload: &[u8]) -> Result
 
 /// Bytes of which none can stand for its neighbour.
 fn payload(len: usize) -> Vec<u8> {
-    (0..len).map(|at| (at * 31 >> 3) as u8).collect()
+    (0..len).map(|at| (at * 7 / 3) as u8).collect()
 }
 
 /// One that came by.

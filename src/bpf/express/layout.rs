@@ -61,7 +61,7 @@ pub(super) const BYTES: Range<usize> = 8..16;
 // The kernel rounds values up to eight bytes, and so leaves no gap here.
 const _: () = assert!(HEADERS_LEN == 50 && MACS.end == 102 && DECISION_LEN.is_multiple_of(8));
 // Words in it are aligned as they are in the frame and on the program's stack.
-const _: () = assert!(HEADERS.start % 8 == 0 && MACS.start % 8 == 2);
+const _: () = assert!(HEADERS.start.is_multiple_of(8) && MACS.start % 8 == 2);
 
 /// Bytes of the words that a seal is made of.
 pub(super) const WORD: usize = 8;
