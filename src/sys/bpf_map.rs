@@ -119,11 +119,18 @@ impl Map {
         if key.len() != self.key_len || value.len() != self.value_len {
             return Err(invalid());
         }
-        let mut values = vec![0; self.entry_len()];
-        for place in values.chunks_exact_mut(self.stride()) {
-            place[..value.len()].copy_from_slice(value);
-        }
-        let mut attributes = self.element(key, values.as_mut_ptr());
+        let copies: Vec<u8>;
+        let values = match self.cpus {
+            // As a lane does for each flow: nothing is allocated.
+            None => value,
+            Some(cpus) => {
+                let mut padded = value.to_vec();
+                padded.resize(self.stride(), 0);
+                copies = padded.repeat(cpus);
+                &copies
+            }
+        };
+        let mut attributes = self.element(key, values.as_ptr().expose_provenance());
         // SAFETY: these are MAP_UPDATE_ELEM's attributes; the addresses in them are of a key as long as the map's and of as many bytes as
         // the map has in an entry. Both outlive the call.
         unsafe { bpf(MAP_UPDATE_ELEM, &mut attributes) }.map(drop)
@@ -137,7 +144,7 @@ impl Map {
         if key.len() != self.key_len {
             return Err(invalid());
         }
-        let mut attributes = self.element(key, std::ptr::null_mut());
+        let mut attributes = self.element(key, 0);
         // SAFETY: these are MAP_DELETE_ELEM's attributes; the one address in them is of a key as long as the map's, which outlives the
         // call.
         if_there(unsafe { bpf(MAP_DELETE_ELEM, &mut attributes) }).map(|found| found.is_some())
@@ -161,7 +168,7 @@ impl Map {
             return Err(invalid());
         }
         let mut values = vec![0; self.entry_len()];
-        let mut attributes = self.element(key, values.as_mut_ptr());
+        let mut attributes = self.element(key, values.as_mut_ptr().expose_provenance());
         // SAFETY: these are MAP_LOOKUP_ELEM's attributes; the addresses in them are of a key as long as the map's and of as many bytes as
         // the map has in an entry. Both outlive the call.
         if if_there(unsafe { bpf(MAP_LOOKUP_ELEM, &mut attributes) })?.is_none() {
@@ -172,11 +179,12 @@ impl Map {
         Ok(Some(each.collect()))
     }
 
-    fn element(&self, key: &[u8], values: *mut u8) -> ElementAttributes {
+    /// `values`: where they are, if the command has any.
+    fn element(&self, key: &[u8], values: usize) -> ElementAttributes {
         ElementAttributes {
             map_fd: self.fd.as_raw_fd().cast_unsigned(),
             key: key.as_ptr().expose_provenance() as u64,
-            value: values.expose_provenance() as u64,
+            value: values as u64,
             ..ElementAttributes::default()
         }
     }
