@@ -145,6 +145,26 @@ impl Netlink {
     /// # Errors
     /// If the kernel does not answer.
     pub fn route_to(&mut self, address: IpAddr) -> Result<Option<Route>, NetlinkError> {
+        self.query_route(None, address)
+    }
+
+    /// The same for packets from `source`.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    pub fn route_from(
+        &mut self,
+        source: IpAddr,
+        address: IpAddr,
+    ) -> Result<Option<Route>, NetlinkError> {
+        self.query_route(Some(source), address)
+    }
+
+    fn query_route(
+        &mut self,
+        source: Option<IpAddr>,
+        address: IpAddr,
+    ) -> Result<Option<Route>, NetlinkError> {
         let family = family_of(address);
         let mut message = RouteMessage::default();
         message.header.address_family = family;
@@ -152,6 +172,11 @@ impl Netlink {
         message.header.flags = RouteFlags::FibMatch;
         let destination = RouteAttribute::Destination(RouteAddress::from(address));
         message.attributes.push(destination);
+        if let Some(source) = source {
+            message.header.source_prefix_length = IpNet::from(source).max_prefix_len();
+            let source = RouteAttribute::Source(RouteAddress::from(source));
+            message.attributes.push(source);
+        }
         match self.query(RouteNetlinkMessage::GetRoute(message)) {
             Ok(answer) => Ok(route_of(answer, family)),
             // No route, or one that says so (`fib_props`).
