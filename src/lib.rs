@@ -50,7 +50,9 @@
 //! Control to data is one `Arc<Tables>` swapped whole: a change is seen entirely or not at all, and a lane loads it once per batch. Data
 //! to control is [`counters`], one set per lane, summed by the reader. Beside them stands, for each peer, what its path carries
 //! ([`tables::PathMtu`]): lanes leave word there of what the host refused, control finds out and writes a bound; and who captures is
-//! given copies of packets ([`io::capture`]). Nothing else crosses.
+//! given copies of packets ([`io::capture`]). Nothing else crosses,
+//! but what lanes leave for the [express path](io::express) where there is one: decisions on TCP flows, which a program at the TAP carries out
+//! until control takes them back.
 //! Lanes share nothing else they write but, where a policy is enforced, a [`Guard`](io::Guard): the flows that began here, which control
 //! counts and has forgotten with their container, and who was refused. Nothing's correctness depends on which lane a packet is on.
 //!

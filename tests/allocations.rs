@@ -506,6 +506,7 @@ fn lane_allocates_nothing(marks: MarkSource, captured: bool, policy: Option<Poli
         offloads: Arc::new(Offloads::from_fn(|_| OffloadState::On)),
         mark_tags: Arc::new(MarkTags::new(true)),
         captures: Arc::default(),
+        express: None,
         guard: Arc::default(),
     };
     let filter = Filter {

@@ -83,6 +83,7 @@ fn control() -> Control {
             mtu_bytes: 1410,
             mark_tags: Arc::default(),
         },
+        express: None,
         captures: Arc::default(),
     };
     Control::new(&PARSED, options).0

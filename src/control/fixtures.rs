@@ -58,6 +58,7 @@ pub(crate) fn control_of(text: &str, directory: &Path) -> (Arc<Control>, Vec<Str
         },
         sending: sending(),
         captures: Arc::default(),
+        express: None,
     };
     let (control, warnings) = Control::new(&config(text), options);
     (Arc::new(control), warnings)

@@ -17,13 +17,13 @@ use super::effect::Use;
 use super::policy::{self, DeniedReport, PolicyRow};
 use super::protocol::{Applied, Failure, Reloaded, Reply, Request, Show};
 use super::rows::{FdbRow, GroupRow, LinkRow, NeighRow, PeerRow, RouteRow};
-use super::stats::{PeerStats, Stats, per_lane};
+use super::stats::{ExpressStats, PeerStats, Stats, per_lane};
 use super::trace::{Sending, Trace, TraceRequest, View, trace};
 use super::{Change, Config, Containers, Directory, Entry, Key, LinkSource, Origin, StateFile};
 use crate::counters::Counters;
 use crate::io::capture::{Capture, Filter, TooMany};
 use crate::io::flows::Moment;
-use crate::io::{Captures, Guard};
+use crate::io::{Captures, Express, Guard};
 use crate::tables::{Changed, CounterRegistry, Local, MarkSource, Peer, Tables};
 
 /// Decides what the tables hold, and publishes them.
@@ -54,6 +54,8 @@ pub struct Options {
     pub sending: Sending,
     /// What the lanes show packets to.
     pub captures: Arc<Captures>,
+    /// What forwards flows in the lanes' place, if anything does.
+    pub express: Option<Arc<Express>>,
 }
 
 pub use containers::ContainerOptions;
@@ -283,6 +285,11 @@ impl Control {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let tables = self.tables.load_full();
+        let forwarded = self
+            .options
+            .express
+            .as_ref()
+            .map(|express| express.collect(&self.options.counters, &tables));
         let master = self.master.lock();
         let mut peers: Vec<_> = tables
             .peers
@@ -298,6 +305,10 @@ impl Control {
             peers,
             flows: (tables.policy.is_some())
                 .then(|| self.options.guard.flows.counts(self.moment()).into()),
+            express: forwarded.map(|count| ExpressStats {
+                tx_packets: count.packets,
+                tx_bytes: count.bytes,
+            }),
         }
     }
 
@@ -333,7 +344,10 @@ impl Control {
     /// As many captures run as may.
     pub(super) fn start_capture(&self, filter: Filter, snap: usize) -> Result<Capture, TooMany> {
         let lanes = self.options.counters.lanes();
-        self.options.captures.start(lanes, filter, snap)
+        let started = self.options.captures.start(lanes, filter, snap);
+        // From now on the lanes are to see every packet.
+        self.renew_express();
+        started
     }
 
     /// What a client is told of the device when its capture begins.
@@ -361,7 +375,15 @@ impl Control {
             self.options.guard.begin(Instant::now());
         }
         self.tables.store(Arc::clone(&next));
+        self.renew_express();
         master.registry.retain(&next.peers);
+    }
+
+    /// Takes back what was decided by the tables before, or while nobody captured.
+    fn renew_express(&self) {
+        if let Some(express) = &self.options.express {
+            express.renew(&self.tables.load());
+        }
     }
 
     /// What entries are looked at for.

@@ -23,6 +23,18 @@ pub struct Stats {
     /// The flows that began here, while a policy is enforced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flows: Option<FlowStats>,
+    /// What the kernel forwarded by our decisions, where it may; part of what the first lane and the peers have sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub express: Option<ExpressStats>,
+}
+
+/// Packets that no lane saw.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExpressStats {
+    /// Frames sent to the underlay, each segment of a super-frame one.
+    pub tx_packets: u64,
+    /// Their bytes.
+    pub tx_bytes: u64,
 }
 
 /// What was exchanged with one underlay address.

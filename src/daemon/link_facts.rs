@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::express;
 use super::marks::MarksState;
 use crate::control::{LinkFacts, LinkSource};
 use crate::error::SetupError;
@@ -51,6 +52,8 @@ pub(super) struct Features {
     pub(super) offloads: Arc<Offloads>,
     pub(super) steering: Steering,
     pub(super) marks: MarksState,
+    /// `None`: it is not asked for.
+    pub(super) express: Option<express::State>,
 }
 
 impl Features {
@@ -63,7 +66,8 @@ impl Features {
             ("offload-refusals", self.offloads.refusals().to_string()),
             ("steering", self.steering.to_string()),
         ];
-        let all = offloads.into_iter().chain(others);
+        let express = self.express.iter().map(|state| ("express", state.told()));
+        let all = offloads.into_iter().chain(others).chain(express);
         all.map(|(name, state)| (name.to_owned(), state)).collect()
     }
 }

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use crate::control::MarksFact;
 use crate::control::config::{Config, Marks as Asked};
 use crate::error::SetupError;
-use crate::io::MarkTags;
+use crate::io::{Express, MarkTags};
 use crate::netlink::{Ahead, MarkPrograms, Standing, remove_mark_programs};
 use crate::tables::MarkSource;
 
@@ -24,6 +24,8 @@ const SHOWN: usize = 4;
 /// Where marks come from, and the programs that carry them.
 pub(super) struct Marks {
     facts: MarksState,
+    /// Whether the express path begins at the program on the way out.
+    carries_express: bool,
     programs: Option<Watched>,
 }
 
@@ -48,19 +50,28 @@ struct Watched {
 
 impl Marks {
     /// Attaches the programs to the TAP with number `interface` if `config` wants them, else takes away what an earlier daemon left
-    /// there. With `marks = "auto"` the group table takes the place of what cannot be had.
+    /// there. The express path begins at the one on the way out, if there is one. With `marks = "auto"` the group table takes the place of what cannot be had.
     ///
     /// # Errors
     /// `marks = "bpf"` cannot be had: which step failed, and what mends it.
-    pub(super) fn set_up(config: &Config, interface: u32) -> Result<Self, SetupError> {
+    pub(super) fn set_up(
+        config: &Config,
+        interface: u32,
+        express: Option<&Arc<Express>>,
+    ) -> Result<Self, SetupError> {
         let wanted = config.marks();
         let name = &config.vtep.name;
         if wanted != MarkSource::Packet {
             tidy(name, interface);
             return Ok(Self::without_programs(wanted, why(config)));
         }
-        match MarkPrograms::attach(interface, name, config.vtep.mac, None) {
-            Ok(programs) => Ok(Self::with_programs(programs)),
+        let attach = |maps| MarkPrograms::attach(interface, name, config.vtep.mac, maps, None);
+        let maps = express.map(|express| express.maps());
+        // A kernel before Linux 5.10 knows no bpf_redirect_neigh and refuses the program that calls it.
+        let with_express = maps.and_then(|maps| attach(Some(maps)).ok());
+        let carries_express = with_express.is_some();
+        match with_express.map_or_else(|| attach(None), Ok) {
+            Ok(programs) => Ok(Self::with_programs(programs, carries_express)),
             Err(error) if config.vtep.marks == Asked::Auto => {
                 tracing::warn!("{error}; groups come from the group table instead");
                 tidy(name, interface);
@@ -79,11 +90,12 @@ impl Marks {
         };
         Self {
             facts,
+            carries_express: false,
             programs: None,
         }
     }
 
-    fn with_programs(programs: MarkPrograms) -> Self {
+    fn with_programs(programs: MarkPrograms, carries_express: bool) -> Self {
         let facts = MarksState {
             source: MarkSource::Packet,
             why: format!("the packets' own, by {}", programs.hook().name()),
@@ -92,6 +104,7 @@ impl Marks {
         };
         Self {
             facts,
+            carries_express,
             programs: Some(Watched {
                 programs,
                 // Those that were there before us may be first.
@@ -100,6 +113,11 @@ impl Marks {
                 failed: None,
             }),
         }
+    }
+
+    /// Whether the express path begins here, as it was to.
+    pub(super) fn carries_express(&self) -> bool {
+        self.carries_express
     }
 
     /// Where marks come from.

@@ -6,6 +6,7 @@
 //! Called by `cli` for `silk-vtep run`.
 
 mod events;
+mod express;
 mod limits;
 mod link_facts;
 mod lock;
@@ -32,6 +33,7 @@ use crate::control::{Config, Control, HealthServer, Server, default_socket_path}
 use crate::error::SetupError;
 use crate::netlink::{Device, DeviceError, Netlink, Underlay, underlay};
 use events::{Event, SignalThread, WatchThread};
+use express::ExpressWatch;
 use lock::Lock;
 use marks::Marks;
 use path_watch::PathWatch;
@@ -129,6 +131,7 @@ struct Daemon {
     _watch: WatchThread,
     _signals: SignalThread,
     _paths: Option<PathWatch>,
+    _express: Option<ExpressWatch>,
     workers: Workers,
     device: OwnedDevice,
     marks: Marks,

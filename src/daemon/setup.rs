@@ -10,6 +10,7 @@ use crossbeam_channel::Sender;
 use ipnet::IpNet;
 
 use super::events::{Event, SignalThread, WatchThread, channel};
+use super::express::{self, ExpressWatch};
 use super::link_facts::Features;
 use super::lock::Lock;
 use super::marks::Marks;
@@ -55,17 +56,20 @@ pub(super) fn start(
     let offloads = Arc::new(offload::probe(vtep, &mut queues[0]));
     let index = device.device.index();
     // Before it is up as well, so that no packet goes without its mark.
-    let marks = Marks::set_up(config, index)?;
+    let captures = Arc::new(Captures::default());
+    let express = express::Setup::new(config, claimed_ports(&ports)?, &captures);
+    let marks = Marks::set_up(config, index, express.express())?;
+    let express = express.beside(&marks);
     let features = Features {
         offloads: Arc::clone(&offloads),
         steering: steer(&vtep.name, &queues),
         marks: marks.state().clone(),
+        express: express::State::of(&express),
     };
     configure(&mut device)?;
 
     let counters = Arc::new(Counters::new(vtep.lanes.get()));
     let guard = Arc::new(Guard::new(config.policy.flows));
-    let captures = Arc::new(Captures::default());
     let options = Options {
         counters,
         captures: Arc::clone(&captures),
@@ -80,6 +84,7 @@ pub(super) fn start(
             mtu_bytes,
             mark_tags: Arc::clone(marks.tags()),
         },
+        express: express.express().cloned(),
     };
     let control = Arc::new(control(config, options));
     let server = Server::start(socket, Arc::clone(&control))?;
@@ -93,7 +98,9 @@ pub(super) fn start(
         mark_tags: Arc::clone(marks.tags()),
         guard,
         captures,
+        express: express.express().cloned(),
     };
+    let express = ExpressWatch::start(express, control.tables(), control.counters())?;
     let paths = PathWatch::start(vtep, mtu_bytes, control.tables())?;
     let workers = start_lanes(vtep, &queues, &ports, &control, &options, &sender)?;
     device.keep = vtep.persist;
@@ -104,6 +111,7 @@ pub(super) fn start(
         _watch: watch,
         _signals: signals,
         _paths: paths,
+        _express: express,
         workers,
         device,
         marks,

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use super::clsact::Filter;
 use super::socket::Netlink;
+use crate::bpf::express::Maps;
 use crate::bpf::marks;
 use crate::error::{SetupError, errno};
 use crate::io::not_loaded;
@@ -134,7 +135,7 @@ struct Program {
 
 impl MarkPrograms {
     /// Loads both programs and attaches them to the TAP `name` with number `interface` and the MAC `mac`: to the best hook the kernel
-    /// has, or to `hook`. Those that an earlier daemon left there are replaced.
+    /// has, or to `hook`. With maps the [express path](crate::bpf::express) begins at the one on the way out. Those that an earlier daemon left there are replaced.
     ///
     /// # Errors
     /// Which step failed and what mends it; a program may then be there on one side, which carries nothing until a lane is told to use
@@ -143,12 +144,13 @@ impl MarkPrograms {
         interface: u32,
         name: &str,
         mac: MacAddr,
+        express: Option<Maps>,
         hook: Option<Hook>,
     ) -> Result<Self, SetupError> {
         let mut device = TapSides::open(interface, name)?;
         let programs = [
             device.load(Side::Ingress, &marks::ingress())?,
-            device.load(Side::Egress, &marks::egress(mac, None))?,
+            device.load(Side::Egress, &marks::egress(mac, express))?,
         ];
         let hook = hook.map_or_else(|| device.best_hook(), Ok)?;
         for program in &programs {

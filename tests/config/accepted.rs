@@ -91,6 +91,7 @@ datastore = "/var/vcap/data/silk/store.json"
 health_check = "[::1]:23954"
 busy_poll_us = 50
 moderation_us = 0
+express = true
 cpus = [3, 1]
 [vtep.offload]
 tso = false
@@ -123,7 +124,7 @@ udp_gro = false
     assert_eq!(vtep.health_check, "[::1]:23954".parse().ok());
     assert_eq!(vtep.cpus, [3, 1]);
     assert!(!(vtep.gbp || vtep.strict_source || vtep.udp_checksum || vtep.routing));
-    assert!(vtep.silk_routes && vtep.persist);
+    assert!(vtep.silk_routes && vtep.persist && vtep.express);
     assert_eq!((vtep.busy_poll_us, vtep.moderation_us), (50, 0));
     let off = vtep.offload;
     assert!(!(off.tso || off.uso || off.tap_coalescing || off.udp_gso || off.udp_gro));

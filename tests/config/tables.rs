@@ -43,7 +43,7 @@ fn missing_keys_are_named_at_their_table() {
 
 #[test]
 fn unknown_keys_are_named_with_the_nearest() {
-    const VTEP: &str = "address, bind, busy_poll_us, cpus, datastore, df, gbp, health_check, lanes, local, mac, marks, moderation_us, mtu, name, offload, overlay, persist, port, routing, \
+    const VTEP: &str = "address, bind, busy_poll_us, cpus, datastore, df, express, gbp, health_check, lanes, local, mac, marks, moderation_us, mtu, name, offload, overlay, persist, port, routing, \
                         silk_routes, srcport, state_dir, strict_source, subnet_prefix_length, tos, ttl, udp6_zero_checksum_rx, udp_checksum, vni";
     let vtep = |rest: &str| vec![format!("line 5: vtep.{rest}; accepted: {VTEP}")];
     for (text, expected) in [

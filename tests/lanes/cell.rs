@@ -23,6 +23,7 @@ pub(crate) fn options() -> LaneOptions {
         mark_tags: Arc::new(MarkTags::new(true)),
         guard: Arc::default(),
         captures: Arc::default(),
+        express: None,
     }
 }
 

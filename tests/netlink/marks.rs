@@ -62,7 +62,7 @@ impl Host {
     }
 
     fn attach(&self, hook: Option<Hook>) -> Result<MarkPrograms, Failed> {
-        let attach = || MarkPrograms::attach(self.index, NAME, OWN, hook);
+        let attach = || MarkPrograms::attach(self.index, NAME, OWN, None, hook);
         Ok(self.run(attach)??)
     }
 

@@ -138,7 +138,7 @@ fn attach_marks(name: &str, vtep: &VtepConfig) -> Result<Hook, SetupError> {
     let mut netlink = Netlink::open()?;
     let link = existing(&mut netlink, name)?
         .ok_or_else(|| SetupError::new("look up link", name, "the TAP is gone"))?;
-    let programs = MarkPrograms::attach(link.index, name, vtep.mac, None)?;
+    let programs = MarkPrograms::attach(link.index, name, vtep.mac, None, None)?;
     Ok(programs.hook())
 }
 

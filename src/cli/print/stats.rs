@@ -3,7 +3,7 @@
 use super::{Align, columns};
 use crate::DropReason;
 use crate::control::policy::FlowStats;
-use crate::control::stats::{Count, PeerStats, Stats};
+use crate::control::stats::{Count, ExpressStats, PeerStats, Stats};
 
 /// Packets and bytes of each peer, then the drops of the whole device with what each means. `before` is the device a second ago: with
 /// it comes a line of what went by since.
@@ -34,6 +34,7 @@ pub fn stats(stats: &Stats, lanes: bool, before: Option<&Count>) -> String {
     text.push('\n');
     text.push_str(&partial_checksums(&stats.total));
     text.push_str(&stats.flows.as_ref().map_or_else(String::new, flows));
+    text.push_str(&stats.express.as_ref().map_or_else(String::new, express));
     text.push_str(&drops(&stats.total));
     text
 }
@@ -42,6 +43,13 @@ fn flows(flows: &FlowStats) -> String {
     format!(
         "flows {} of {}, established {}, evicted {} (established {})\n\n",
         flows.entries, flows.size, flows.established, flows.evicted, flows.evicted_established
+    )
+}
+
+fn express(express: &ExpressStats) -> String {
+    format!(
+        "of those the kernel forwarded by our decisions: {} packets, {} bytes\n\n",
+        express.tx_packets, express.tx_bytes
     )
 }
 
@@ -184,6 +192,15 @@ drops, total           14
         counted["total"]["partial_checksums"] = json!(5);
         let text = stats(&row(counted), false, None);
         assert!(text.contains("\n\n5 frames came with a checksum"), "{text}");
+    }
+
+    #[test]
+    fn stats_tell_what_took_the_express_path_where_there_is_one() {
+        let mut counted = stats_json();
+        counted["express"] = json!({"tx_packets": 60, "tx_bytes": 5000});
+        let text = stats(&row(counted), false, None);
+        let line = "\nof those the kernel forwarded by our decisions: 60 packets, 5000 bytes\n\n";
+        assert!(text.contains(line), "{text}");
     }
 
     #[test]

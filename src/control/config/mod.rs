@@ -141,6 +141,8 @@ pub struct VtepConfig {
     pub busy_poll_us: u32,
     /// How long a lane under load lets packets gather, in microseconds; 0: not at all.
     pub moderation_us: u32,
+    /// Let the kernel forward TCP super-frames by our decisions.
+    pub express: bool,
     /// `[vtep.offload]`.
     pub offload: OffloadConfig,
 }

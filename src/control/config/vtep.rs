@@ -86,6 +86,7 @@ fn read_vtep(keys: &mut Reader<'_, '_>, own: &Own) -> Result<VtepConfig, Reporte
         health_check: keys.given("health_check", &form::LISTEN),
         busy_poll_us: keys.or("busy_poll_us", &form::BUSY_POLL, 0),
         moderation_us: keys.or("moderation_us", &form::MODERATION, MODERATION_US),
+        express: keys.or("express", &form::BOOL, false),
         // Fields are evaluated as written: all keys are taken before the first `?`.
         cpus: cpus.values()?,
         offload: offload?,

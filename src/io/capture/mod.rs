@@ -71,9 +71,14 @@ impl Captures {
         })
     }
 
+    /// Whether any runs.
+    pub(super) fn are_on(&self) -> bool {
+        self.on.load(Relaxed)
+    }
+
     /// Those that run, for the time of a batch.
     pub(super) fn load(&self) -> Option<Guard<Arc<Sessions>>> {
-        self.on.load(Relaxed).then(|| self.sessions.load())
+        self.are_on().then(|| self.sessions.load())
     }
 
     fn end(&self, session: &Arc<Session>) {

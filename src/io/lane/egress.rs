@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use arrayvec::ArrayVec;
 
+use super::express::Offers;
 use super::fragments::{Narrow, Whole};
 use super::outbox::{Outbox, RUN_BYTES_MAX, RUN_MAX};
 use super::sender::{Hop, Sender};
@@ -38,6 +39,7 @@ pub(super) struct Egress {
     whole: Whole,
     patience: Patience,
     told: Told,
+    offers: Offers,
 }
 
 /// How senders are told that their packets do not fit.
@@ -58,6 +60,7 @@ impl Default for Egress {
                 limiter: Limiter::default(),
                 message: Box::new([0; icmp::LEN_MAX]),
             },
+            offers: Offers::default(),
         }
     }
 }
@@ -76,11 +79,14 @@ impl Egress {
             slots: &mut self.slots,
             whole: &mut self.whole,
             told: &mut self.told,
+            offers: &mut self.offers,
             outbox: Outbox::default(),
             sender,
         };
         let progress = batch.read(tap, &mut self.patience);
         batch.finish();
+        let is_drained = matches!(progress, Ok(Progress::Drained | Progress::Idle));
+        self.offers.settle(is_drained, scope.express.as_ref());
         progress
     }
 
@@ -134,6 +140,7 @@ impl Egress {
                     slots: &mut self.slots,
                     whole: &mut self.whole,
                     told: &mut self.told,
+                    offers: &mut self.offers,
                     outbox: Outbox::default(),
                     sender: Sender { underlay, scope },
                 };
@@ -158,6 +165,7 @@ struct Batch<'a, 't, U> {
     slots: &'a mut Slots,
     whole: &'a mut Whole,
     told: &'a mut Told,
+    offers: &'a mut Offers,
     outbox: Outbox<'t>,
     sender: Sender<'a, 't, U>,
 }
@@ -213,6 +221,10 @@ impl<'t, U: Underlay> Batch<'_, 't, U> {
         match verdict {
             Verdict::Encap(encap) => {
                 scope.capture(frame, || Seen::sent(&encap));
+                if let Some(express) = &scope.express {
+                    let kind = (mark, header.gso_type);
+                    self.offers.note(frame, kind, &encap, express);
+                }
                 self.encap(packet, &encap, &header);
             }
             Verdict::Reply(reply) => reply_to_host(&reply, frame, tap, scope),

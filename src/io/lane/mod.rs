@@ -1,6 +1,7 @@
 //! The lane: one TAP queue, one underlay port, and the core between them.
 
 mod egress;
+mod express;
 mod fragments;
 mod guard;
 mod ingress;
@@ -14,7 +15,8 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::capture::{Seen, Sessions};
-use super::{Captures, Fault, Guard, MarkTags, OffloadState, Offloads, Tap, Underlay};
+use super::express::InForce;
+use super::{Captures, Express, Fault, Guard, MarkTags, OffloadState, Offloads, Tap, Underlay};
 use crate::counters::{Counters, Shard};
 use crate::drop_reason::DropReason;
 use crate::tables::{Peer, Tables};
@@ -61,6 +63,8 @@ pub struct LaneOptions {
     pub guard: Arc<Guard>,
     /// Who wants to see packets.
     pub captures: Arc<Captures>,
+    /// What may forward flows in the lanes' place; `None`: nothing.
+    pub express: Option<Arc<Express>>,
 }
 
 impl LaneOptions {
@@ -73,6 +77,7 @@ impl LaneOptions {
             mark_tags: Arc::default(),
             guard: Arc::default(),
             captures: Arc::default(),
+            express: None,
         }
     }
 }
@@ -111,6 +116,7 @@ pub struct Lane<T, U> {
     mark_tags: Arc<MarkTags>,
     guard: Arc<Guard>,
     captures: Arc<Captures>,
+    express: Option<Arc<Express>>,
     egress: Egress,
     ingress: Ingress,
 }
@@ -136,6 +142,7 @@ impl<T: Tap, U: Underlay> Lane<T, U> {
             mark_tags: Arc::clone(&options.mark_tags),
             guard: Arc::clone(&options.guard),
             captures: Arc::clone(&options.captures),
+            express: options.express.clone(),
             egress: Egress::default(),
             ingress: Ingress::new(options),
         }
@@ -156,6 +163,8 @@ impl<T: Tap, U: Underlay> Lane<T, U> {
     /// # Errors
     /// The TAP is gone.
     pub fn egress_batch(&mut self) -> Result<Progress, LaneError> {
+        // Before the tables, so that no decision is made by older ones than its generation says.
+        let express = self.express.as_deref().and_then(Express::in_force);
         let tables = self.tables.load();
         let captures = self.captures.load();
         let scope = Scope {
@@ -165,6 +174,7 @@ impl<T: Tap, U: Underlay> Lane<T, U> {
             mark_tags: &self.mark_tags,
             guarded: Guarded::by(&tables, &self.guard),
             captures: captures.as_deref().map(AsRef::as_ref),
+            express,
             index: self.index,
         };
         self.egress.batch(&mut self.tap, &mut self.underlay, &scope)
@@ -184,6 +194,7 @@ impl<T: Tap, U: Underlay> Lane<T, U> {
             mark_tags: &self.mark_tags,
             guarded: Guarded::by(&tables, &self.guard),
             captures: captures.as_deref().map(AsRef::as_ref),
+            express: None,
             index: self.index,
         };
         let (tap, underlay) = (&mut self.tap, &mut self.underlay);
@@ -201,6 +212,8 @@ struct Scope<'a> {
     guarded: Option<Guarded<'a>>,
     /// Who captures, if anybody does.
     captures: Option<&'a Sessions>,
+    /// What may forward flows in our place from now on; `None`: nothing, or none is looked for in this direction.
+    express: Option<InForce<'a>>,
     index: usize,
 }
 
