@@ -13,6 +13,7 @@ mod cells {
     pub(crate) mod containers;
     pub(crate) mod doctor;
     pub(crate) mod exchange;
+    pub(crate) mod express;
     pub(crate) mod flood;
     pub(crate) mod garbage;
     pub(crate) mod gone;
@@ -49,6 +50,7 @@ use support::Case;
 fn main() -> ExitCode {
     let cases = [
         cells::exchange::cases(),
+        cells::express::cases(),
         cells::wire::cases(),
         cells::lanes::cases(),
         cells::marks::cases(),

@@ -138,7 +138,7 @@ pub(super) fn iptables(host: &Namespace, arguments: &str) -> Result {
     host.exec(&format!("iptables -w {arguments}")).map(drop)
 }
 
-fn silks_rules_hold(lab: &mut Lab) -> Result {
+pub(super) fn silks_rules_hold(lab: &mut Lab) -> Result {
     let [a, b] = [&lab.cells[0], &lab.cells[1]];
     let (client, server) = (a.container()?, b.container()?);
     admit_group_3(b)?;
@@ -222,7 +222,7 @@ fn refused(lab: &Lab, what: &str) -> Result {
 }
 
 /// Every packet is marked and every packet must have its mark: nothing is let in for being established.
-fn super_frames_keep_their_mark(lab: &mut Lab) -> Result {
+pub(super) fn super_frames_keep_their_mark(lab: &mut Lab) -> Result {
     let [a, b] = [&lab.cells[0], &lab.cells[1]];
     for (here, there) in [(a, b), (b, a)] {
         mark(here, "0x3")?;

@@ -37,6 +37,21 @@ impl Stats {
         count(&self.0["flows"], key)
     }
 
+    /// Packets that took the express path.
+    pub(crate) fn express(&self) -> Result<u64> {
+        count(&self.0["express"], "tx_packets")
+    }
+
+    /// Bytes sent, of inner frames.
+    pub(crate) fn tx_bytes(&self) -> Result<u64> {
+        count(&self.0["total"], "tx_bytes")
+    }
+
+    /// Bytes delivered.
+    pub(crate) fn rx_bytes(&self) -> Result<u64> {
+        count(&self.0["total"], "rx_bytes")
+    }
+
     /// Frames whose checksum their sender left to a card.
     pub(crate) fn partial_checksums(&self) -> Result<u64> {
         count(&self.0["total"], "partial_checksums")

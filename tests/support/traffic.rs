@@ -69,6 +69,11 @@ impl Connection {
         })
     }
 
+    /// Has the client send `bytes`, and nobody look for them.
+    pub(crate) fn write(&self, bytes: &[u8]) -> Result {
+        Ok((&self.client).write_all(bytes)?)
+    }
+
     /// Sends `len` bytes from client to server and compares what arrives.
     pub(crate) fn upload(&self, len: usize) -> Result {
         transfer(&self.client, &self.server, self.seed, len)
