@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde_json::{Map, Value};
 
-use super::environment::{IDENTIFIER, is_identifier};
+use super::environment::{Command, IDENTIFIER, is_identifier};
 use super::error::CniError;
 use super::version::Version;
 use crate::control::container_store::{DEFAULT_DATA_DIR, default_store};
@@ -30,7 +30,7 @@ pub(super) struct Config {
     pub(super) name: String,
     /// `mtu`; `None`: the daemon's.
     pub(super) mtu_bytes: Option<u32>,
-    /// Whom to ask for subnet and MTU.
+    /// Whom to ask for subnet and MTU, and to tell of containers.
     pub(super) daemon: DaemonAddress,
     /// `subnet`: the part of the cell's that containers of this network get addresses of.
     pub(super) subnet: Option<Ipv4Net>,
@@ -53,16 +53,17 @@ pub(super) struct Config {
 pub(super) struct DaemonAddress {
     /// `daemonPort`: Silk's HTTP, on the loopback.
     pub(super) port: Option<u16>,
-    /// `socket`: our control socket. `None` only beside a port: a daemon that may be Silk's.
+    /// `socket`: our control socket. `None` beside a port: a daemon that may be Silk's. Alone, to a command that takes away: nobody knows.
     pub(super) socket: Option<PathBuf>,
 }
 
 impl Config {
-    /// Reads it.
+    /// Reads what `command` needs of it.
     ///
     /// # Errors
-    /// It is no JSON object, lacks a name, is of another version, or a key has a value that it cannot have. With the version to say it in.
-    pub(super) fn read(bytes: &[u8]) -> Result<Self, (CniError, Version)> {
+    /// It is no JSON object, lacks a name, is of another version, or a key that `command` goes by has a value that it cannot have. With the
+    /// version to say it in.
+    pub(super) fn read(bytes: &[u8], command: Command) -> Result<Self, (CniError, Version)> {
         let newest = |error| (error, Version::NEWEST);
         let object: Map<String, Value> = serde_json::from_slice(bytes)
             .map_err(|error| newest(CniError::decoding("network configuration").because(error)))?;
@@ -72,25 +73,32 @@ impl Config {
             .text("cniVersion")
             .map_err(|error| newest(CniError::decoding("cniVersion").because(error)))?;
         let version = Version::of_config(version).map_err(newest)?;
-        Self::of(keys, version, name).map_err(|error| (CniError::config(error), version))
+        Self::of(keys, version, name, command).map_err(|error| (CniError::config(error), version))
     }
 
-    fn of(keys: Keys<'_>, version: Version, name: String) -> Result<Self, String> {
+    fn of(
+        keys: Keys<'_>,
+        version: Version,
+        name: String,
+        command: Command,
+    ) -> Result<Self, String> {
+        // Where the records are. Whoever looked elsewhere would find nothing, and call that done.
         let data_dir = keys.path("dataDir")?;
         let data_dir = data_dir.unwrap_or_else(|| DEFAULT_DATA_DIR.into());
         let store = keys.path("datastore")?;
-        let mut ips = keys.object("args")?.object("cni")?.ips("ips")?;
-        ips.extend(keys.object("runtimeConfig")?.ips("ips")?);
         Ok(Self {
             version,
             name,
-            mtu_bytes: keys.mtu()?,
-            daemon: keys.daemon()?,
-            subnet: keys.subnet()?,
-            subnet6: keys.subnet6()?,
+            mtu_bytes: unless_taking_away(command, keys.mtu())?,
+            daemon: DaemonAddress {
+                port: unless_taking_away(command, keys.port())?,
+                socket: unless_taking_away(command, keys.socket())?,
+            },
+            subnet: unless_taking_away(command, keys.subnet())?,
+            subnet6: unless_taking_away(command, keys.subnet6())?,
             store: store.unwrap_or_else(|| default_store(&data_dir)),
             data_dir,
-            ips,
+            ips: unless_taking_away(command, keys.ips_asked_for())?,
             prev_result: keys.find("prevResult").cloned(),
             valid: keys.find(VALID_ATTACHMENTS).cloned(),
         })
@@ -121,6 +129,21 @@ impl Config {
     pub(super) fn address_v6(&self, address: Ipv4Addr) -> Option<Ipv6Addr> {
         let prefix = self.subnet6?.network().to_bits();
         Some(Ipv6Addr::from_bits(prefix | u128::from(address.to_bits())))
+    }
+}
+
+/// What containers are made with. The specification has DEL and GC complete without it: they go by the records, and a configuration that
+/// was spoilt since must not keep a container, its link and its address.
+fn unless_taking_away<T: Default>(command: Command, value: Result<T, String>) -> Result<T, String> {
+    match command {
+        Command::Del | Command::Gc => Ok(value.unwrap_or_else(|error| {
+            let command = command.name();
+            super::note(format_args!(
+                "network configuration: {error}: {command} passes over it, ADD will not"
+            ));
+            T::default()
+        })),
+        Command::Add | Command::Check | Command::Status | Command::Version => value,
     }
 }
 
@@ -225,12 +248,16 @@ impl<'a> Keys<'a> {
         }
     }
 
-    fn daemon(self) -> Result<DaemonAddress, String> {
+    fn port(self) -> Result<Option<u16>, String> {
         let port = self.number("daemonPort", u16::MAX.into())?;
-        let port = port.and_then(|port| u16::try_from(port).ok());
-        let default = || port.is_none().then(|| default_socket_path("silk-vtep"));
-        let socket = self.path("socket")?.or_else(default);
-        Ok(DaemonAddress { port, socket })
+        Ok(port.and_then(|port| u16::try_from(port).ok()))
+    }
+
+    /// A port, be it a wrong one, says that the daemon may be Silk's: there is no default beside it.
+    fn socket(self) -> Result<Option<PathBuf>, String> {
+        let has_port = self.port() != Ok(None);
+        let default = || (!has_port).then(|| default_socket_path("silk-vtep"));
+        Ok(self.path("socket")?.or_else(default))
     }
 
     fn subnet(self) -> Result<Option<Ipv4Net>, String> {
@@ -271,6 +298,12 @@ impl<'a> Keys<'a> {
         }
     }
 
+    fn ips_asked_for(self) -> Result<Vec<IpAddr>, String> {
+        let mut ips = self.object("args")?.object("cni")?.ips("ips")?;
+        ips.extend(self.object("runtimeConfig")?.ips("ips")?);
+        Ok(ips)
+    }
+
     /// Addresses, with or without a prefix length.
     fn ips(self, key: &str) -> Result<Vec<IpAddr>, String> {
         let list = self.list(key)?.unwrap_or_default();
@@ -303,10 +336,14 @@ mod tests {
     use super::*;
 
     fn read(more: Value) -> Result<Config, String> {
+        read_for(Command::Add, more)
+    }
+
+    fn read_for(command: Command, more: Value) -> Result<Config, String> {
         let mut object = json!({ "cniVersion": "1.0.0", "name": "silk", "type": "silk-vtep-cni" });
         let more = more.as_object().cloned().unwrap_or_default();
         object.as_object_mut().expect("an object").extend(more);
-        Config::read(object.to_string().as_bytes()).map_err(|(error, _)| error.text())
+        Config::read(object.to_string().as_bytes(), command).map_err(|(error, _)| error.text())
     }
 
     #[test]
@@ -385,6 +422,41 @@ mod tests {
         let config = read(json!({ "subnet6": "fd00:a:0:6c::/64" })).expect("right");
         let address = config.address_v6(Ipv4Addr::new(10, 255, 108, 184));
         assert_eq!(address, "fd00:a:0:6c::aff:6cb8".parse().ok());
+    }
+
+    #[test]
+    fn what_takes_away_goes_by_the_records_alone() {
+        for command in [Command::Del, Command::Gc] {
+            let config = read_for(
+                command,
+                json!({
+                    "mtu": "big", "subnet": 7, "subnet6": "10.0.0.0/8", "args": [], "runtimeConfig": { "ips": "x" },
+                    "socket": "s", "daemonPort": -1, "dataDir": "/data", "datastore": "/data/s.json",
+                }),
+            )
+            .expect("the records can be found");
+            let daemon = DaemonAddress {
+                port: None,
+                socket: None,
+            };
+            assert_eq!(config.daemon, daemon);
+            assert_eq!(config.ipam_dir(), Path::new("/data/ipam"));
+            assert_eq!(config.store, Path::new("/data/s.json"));
+            // Elsewhere there would be nothing to take away, and the container would stay.
+            for key in ["dataDir", "datastore"] {
+                let error = read_for(command, json!({ key: "data" })).expect_err(key);
+                assert!(error.contains(key), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_daemon_is_told_whichever_word_for_it_is_wrong() {
+        let socket = |more| read_for(Command::Del, more).map(|config| config.daemon.socket);
+        let ours = PathBuf::from("/run/x.sock");
+        let given = json!({ "socket": ours, "daemonPort": 70_000 });
+        assert_eq!(socket(given), Ok(Some(ours)));
+        assert_eq!(socket(json!({ "daemonPort": 70_000 })), Ok(None));
     }
 
     #[test]

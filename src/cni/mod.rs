@@ -77,7 +77,7 @@ fn answer(
         return version::write(stdin, stdout).map_err(newest);
     }
     environment.check_present(command).map_err(newest)?;
-    let config = Config::read(&read(stdin).map_err(newest)?)?;
+    let config = Config::read(&read(stdin).map_err(newest)?, command)?;
     let version = config.version;
     dispatch(command, environment, &config, stdout).map_err(|error| (error, version))
 }

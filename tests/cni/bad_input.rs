@@ -18,6 +18,10 @@ pub(crate) fn cases() -> Vec<Case> {
     };
     vec![
         case("configurations", configurations),
+        case(
+            "a_configuration_that_was_spoilt_since",
+            spoilt_configuration,
+        ),
         case("variables", variables),
         case("names_that_are_taken", names_that_are_taken),
         case("previous_results", previous_results),
@@ -76,6 +80,46 @@ fn configurations(lab: &mut Lab) -> Result {
             .refused(code, "")
             .map_err(|error| format!("{stdin}: {error}"))?;
         ensure!(!answer.text("details").is_empty(), "{answer:?}");
+    }
+    plugin.left_nothing(&before, &[&web])
+}
+
+/// What containers were made with was edited, and the mistake keeps none of them.
+fn spoilt_configuration(lab: &mut Lab) -> Result {
+    let mut plugin = Plugin::with_collection(lab, 0)?;
+    plugin.set("cniVersion", "1.1.0");
+    let good = plugin.config.clone();
+    let before = Snapshot::of(&lab.cells[0].host)?;
+    let (both, ours) = plugin.paths();
+    let web = Sandbox::new("web")?;
+    for path in [both, ours] {
+        plugin.path = path;
+        for (key, bad) in [
+            ("mtu", json!("big")),
+            ("subnet", json!("10.255.108.0")),
+            ("subnet6", json!(7)),
+            ("args", json!([])),
+            ("runtimeConfig", json!("x")),
+            ("daemonPort", json!(-1)),
+        ] {
+            for command in ["DEL", "GC"] {
+                plugin.config = good.clone();
+                plugin.add(&web)?;
+                plugin.set(key, bad.clone());
+                plugin.call("ADD", &web)?.refused(7, key)?;
+                plugin.set("cni.dev/valid-attachments", json!([]));
+                let answer = plugin.call(command, &web)?;
+                answer.silent(&format!("{command} with {key} {bad}"))?;
+                let said = format!("{command} passes over it");
+                let is_said = answer.stderr.contains(key) && answer.stderr.contains(&said);
+                ensure!(is_said, "{answer:?}");
+                plugin.left_no_trace(&[&web])?;
+                let rows = lab.cells[0]
+                    .daemon()?
+                    .request(&json!({ "container": "list" }))?;
+                ensure!(rows == json!([]), "the daemon has {rows}");
+            }
+        }
     }
     plugin.left_nothing(&before, &[&web])
 }
