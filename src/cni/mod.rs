@@ -203,6 +203,25 @@ mod tests {
     }
 
     #[test]
+    fn a_configuration_without_a_version_is_told_what_that_means() {
+        for config in [
+            json!({ "name": "silk" }),
+            json!({ "name": "silk", "cniVersion": "" }),
+            json!({ "name": "silk", "cniVersion": null }),
+        ] {
+            let said = add(&config.to_string());
+            let details = said["details"].as_str().unwrap_or_default();
+            assert_eq!(said["code"], 1, "{said}");
+            for part in ["no `cniVersion`", "0.1.0", "1.1.0 (give"] {
+                assert!(details.contains(part), "{config}: {said}");
+            }
+        }
+        let said = add(r#"{"cniVersion":"0.1.0","name":"silk"}"#);
+        let details = said["details"].as_str().unwrap_or_default();
+        assert!(details.starts_with("config is `0.1.0`, plugin supports"));
+    }
+
+    #[test]
     fn variables_are_checked() {
         let config = r#"{"cniVersion":"1.1.0","name":"silk"}"#;
         for variables in [

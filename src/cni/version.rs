@@ -51,16 +51,23 @@ impl Version {
         ALL.into_iter().find(|version| version.name() == name)
     }
 
-    /// The version of a configuration that says `name`; one that says nothing is of 0.1.0.
+    /// The version of a configuration that says `name`. One that says nothing, or an empty string, is of 0.1.0, which had no such key
+    /// (libcni's `ConfigDecoder`).
     ///
     /// # Errors
     /// It is not spoken here.
     pub(super) fn of_config(name: Option<&str>) -> Result<Self, CniError> {
-        let name = name.unwrap_or("0.1.0");
-        Self::named(name).ok_or_else(|| {
-            let accepted = ALL.map(Self::name).join(", ");
-            CniError::version(format!("config is `{name}`, plugin supports {accepted}"))
-        })
+        let accepted = || ALL.map(Self::name).join(", ");
+        match name.filter(|name| !name.is_empty()) {
+            Some(name) => Self::named(name).ok_or_else(|| {
+                let accepted = accepted();
+                CniError::version(format!("config is `{name}`, plugin supports {accepted}"))
+            }),
+            None => Err(CniError::version(format!(
+                "config has no `cniVersion` and so is of 0.1.0, plugin supports {} (give the network configuration one of these as `cniVersion`)",
+                accepted()
+            ))),
+        }
     }
 
     /// Whether it has `command`.
