@@ -153,10 +153,7 @@ pub(super) fn serve(
         }
     };
     stream.set_write_timeout(Some(STALL_MAX))?;
-    let started = CaptureStarted {
-        snap: capture.snap_bytes(),
-        ..control.capture_started()
-    };
+    let started = control.capture_started(&capture);
     put(&mut stream, &Response::Ok(started))?;
     let mut told = (CaptureCount::default(), Instant::now());
     let mut buffer = Vec::new();

@@ -350,13 +350,13 @@ impl Control {
         started
     }
 
-    /// What a client is told of the device when its capture begins.
-    pub(super) fn capture_started(&self) -> CaptureStarted {
+    /// What a client is told when its capture begins.
+    pub(super) fn capture_started(&self, capture: &Capture) -> CaptureStarted {
         CaptureStarted {
             ifname: self.vtep.name.clone(),
             local: self.vtep.local,
             port: self.vtep.port,
-            snap: 0,
+            snap: capture.snap_bytes(),
         }
     }
 
