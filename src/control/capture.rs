@@ -13,6 +13,7 @@
 //! A client that is gone is noticed at the next write, or at the next look for its end; one that does not read for a minute is hung
 //! up on. Neither costs a lane more than the look into a queue that gives nothing.
 
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr};
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use socket2::SockRef;
 
 use super::protocol::{Failure, Response};
+use super::rules::check_prefix;
 use super::{Control, Verdict};
 use crate::io::capture::{Capture, Count, Filter, Record, SNAP_BYTES, SNAP_BYTES_MAX};
 use crate::io::worker::Direction;
@@ -176,21 +178,25 @@ pub(super) fn serve(
 }
 
 fn start(control: &Control, request: &CaptureRequest) -> Result<Capture, Failure> {
-    let snap = request.snap.unwrap_or(SNAP_BYTES);
-    if snap == 0 {
-        return Err(Failure::new("a packet of 0 bytes shows nothing"));
-    }
-    if snap > SNAP_BYTES_MAX {
-        return Err(Failure::new(format!(
+    let refused = |cause: &dyn Display| Failure::new(format_args!("capture: {cause}"));
+    let snap = snap_bytes(request).map_err(|cause| refused(&cause))?;
+    let filter = filter(request).map_err(|cause| refused(&cause))?;
+    let capture = control.start_capture(filter, snap);
+    capture.map_err(|cause| refused(&cause))
+}
+
+fn snap_bytes(request: &CaptureRequest) -> Result<usize, String> {
+    match request.snap.unwrap_or(SNAP_BYTES) {
+        0 => Err("a packet of 0 bytes shows nothing".to_owned()),
+        snap if snap > SNAP_BYTES_MAX => Err(format!(
             "{snap} bytes of a packet cannot be kept (accepted: 1 to {SNAP_BYTES_MAX}, which is more than any has)"
-        )));
+        )),
+        snap => Ok(snap),
     }
-    let filter = filter(request);
-    control.start_capture(filter, snap).map_err(Failure::new)
 }
 
 /// IPv4 addresses may be written as IPv4-mapped IPv6; packets have them as they are.
-fn filter(request: &CaptureRequest) -> Filter {
+fn filter(request: &CaptureRequest) -> Result<Filter, String> {
     let canonical = |net: IpNet| {
         let mapped_len = net.prefix_len().checked_sub(96);
         match (net.addr().to_canonical(), mapped_len) {
@@ -200,11 +206,13 @@ fn filter(request: &CaptureRequest) -> Filter {
             _ => net,
         }
     };
-    Filter {
+    let address = request.address.map(canonical);
+    address.map_or(Ok(()), check_prefix)?;
+    Ok(Filter {
         drops: request.drops,
         peer: request.peer.map(|peer| peer.to_canonical()),
-        address: request.address.map(canonical),
-    }
+        address,
+    })
 }
 
 /// Writes what is there, gathered in `buffer`; returns how many packets.
@@ -319,7 +327,7 @@ mod tests {
                 address: Some(given.parse().unwrap()),
                 ..CaptureRequest::default()
             };
-            let filter = filter(&request);
+            let filter = filter(&request).expect(given);
             assert_eq!(filter.peer, Some([10, 0, 16, 14].into()));
             assert_eq!(filter.address, Some(expected.parse().unwrap()), "{given}");
         }
@@ -337,6 +345,28 @@ mod tests {
         for snap in [0, SNAP_BYTES_MAX + 1] {
             assert!(start(&control, &asked(snap)).is_err(), "{snap}");
         }
+    }
+
+    #[test]
+    fn a_prefix_with_host_bits_is_refused_as_the_tables_refuse_it() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let (control, _) = fixtures::control(directory.path());
+        let start = |net: &str| {
+            let request = CaptureRequest {
+                address: Some(net.parse().unwrap()),
+                ..CaptureRequest::default()
+            };
+            start(&control, &request).map(drop)
+        };
+        for (net, accepted) in [
+            ("10.255.43.5/24", "10.255.43.0/24"),
+            ("fd00::1/64", "fd00::/64"),
+        ] {
+            let said = start(net).expect_err(net).message;
+            let expected = format!("capture: {net} has host bits set (accepted: {accepted})");
+            assert_eq!(said, expected);
+        }
+        assert!(start("10.255.43.5/32").is_ok());
     }
 
     #[test]

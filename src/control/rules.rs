@@ -181,7 +181,7 @@ pub(super) fn overlap(a: IpNet, b: IpNet) -> bool {
     a.contains(&b.network()) || b.contains(&a.network())
 }
 
-fn check_prefix(dst: IpNet) -> Result<(), String> {
+pub(super) fn check_prefix(dst: IpNet) -> Result<(), String> {
     if dst != dst.trunc() {
         return Err(format!(
             "{dst} has host bits set (accepted: {})",

@@ -420,7 +420,7 @@ mod tests {
         let path = fixture.path();
         let mut running: Vec<_> = (0..CAPTURES_MAX).map(|_| capture(&path)).collect();
         assert!(running.iter().all(|(_, said)| said.starts_with("{\"ok\"")));
-        let refused = "{\"error\":{\"message\":\"4 captures run already\"}}\n";
+        let refused = "{\"error\":{\"message\":\"capture: 4 captures run already\"}}\n";
         assert_eq!(capture(&path).1, refused);
         // Gone without a word, as by kill -9.
         running.pop();
