@@ -113,6 +113,11 @@ pub struct Way {
 /// # Errors
 /// It cannot be imagined: the request contradicts itself or the device.
 pub(in crate::control) fn trace(view: &View<'_>, request: &TraceRequest) -> Result<Trace, Failure> {
+    let (src, dst) = (request.src, request.dst);
+    walk(view, request).map_err(|cause| Failure::new(format!("trace {src} -> {dst}: {cause}")))
+}
+
+fn walk(view: &View<'_>, request: &TraceRequest) -> Result<Trace, Failure> {
     request.check().map_err(Failure::new)?;
     if request.ingress {
         inward::walk(view, request)

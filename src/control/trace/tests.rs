@@ -194,6 +194,26 @@ fn who_sends_it_must_be_said_where_the_tables_do_not() {
     assert!(refused.message.contains("--from UNDERLAY"), "{refused}");
 }
 
+#[test]
+fn a_refusal_says_what_was_to_be_walked() {
+    let (_directory, control) = control_of(CONFIG);
+    let contradictory = TraceRequest {
+        dport: Some(80),
+        ..request("10.255.108.184", "10.255.43.6")
+    };
+    let too_large = TraceRequest {
+        len: Some(9000),
+        ..request("10.255.108.184", "10.255.43.6")
+    };
+    for asked in [contradictory, too_large] {
+        let refused = control.trace(&asked).expect_err("there is no such packet");
+        let begins = refused
+            .message
+            .starts_with("trace 10.255.108.184 -> 10.255.43.6: ");
+        assert!(begins, "{refused}");
+    }
+}
+
 /// Few enough that tables and packets meet.
 fn address() -> impl Strategy<Value = IpAddr> {
     prop_oneof![
