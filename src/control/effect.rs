@@ -22,27 +22,30 @@ impl Use<'_> {
         self,
         entries: impl Iterator<Item = &'e Entry>,
     ) -> Vec<String> {
-        let mut has_groups = false;
+        let mut speakers = Vec::new();
         let mut destinations = Vec::new();
         for entry in entries {
             match entry {
-                Entry::Group { .. } => has_groups = true,
+                Entry::Group { address, .. } => speakers.push(IpNet::from(*address)),
                 Entry::Policy { dst, .. } => destinations.push(*dst),
                 Entry::Route { .. } | Entry::Neigh { .. } | Entry::Fdb { .. } | Entry::Peer(_) => {}
             }
         }
-        let groups = has_groups.then(|| self.groups()).flatten();
+        let groups = self.groups(&speakers);
         groups
             .into_iter()
             .chain(self.rules(&destinations))
             .collect()
     }
 
-    /// Groups that nobody looks up.
-    fn groups(self) -> Option<String> {
+    /// Groups that nobody looks up, or of nobody here.
+    fn groups(self, speakers: &[IpNet]) -> Option<String> {
+        if speakers.is_empty() {
+            return None;
+        }
         let table = "set marks = \"table\" and restart to use it";
         let (instead, mend) = match self.marks {
-            MarkSource::Table => return None,
+            MarkSource::Table => return self.groups_elsewhere(speakers),
             MarkSource::Packet => ("packets bring their own marks (marks = \"bpf\")", table),
             MarkSource::Off if self.vtep.gbp => ("no groups are sent (marks = \"off\")", table),
             MarkSource::Off => (
@@ -53,6 +56,18 @@ impl Use<'_> {
         Some(format!(
             "the group table is without effect: {instead}; {mend}"
         ))
+    }
+
+    /// Without `strict_source` anybody may send from here in any name, and has that name's group.
+    fn groups_elsewhere(self, speakers: &[IpNet]) -> Option<String> {
+        let elsewhere = self.count_elsewhere(speakers);
+        (elsewhere > 0 && self.vtep.strict_source).then(|| {
+            format!(
+                "{elsewhere} of the groups given are of no address of this cell, whose containers are in {}: they are kept, and no packet \
+                 leaves from there (strict_source)",
+                self.subnets()
+            )
+        })
     }
 
     /// Rules that nothing enforces, or that are for nobody here.
@@ -67,19 +82,28 @@ impl Use<'_> {
                 .to_owned(),
         );
         }
-        let is_elsewhere = |dst: &&IpNet| {
-            let own = self.vtep.subnets.iter().copied();
-            let mut own = own.chain(self.vtep.addresses.iter().copied().map(IpNet::from));
-            !own.any(|own| own.contains(*dst) || dst.contains(&own))
-        };
-        let elsewhere = destinations.iter().filter(is_elsewhere).count();
+        let elsewhere = self.count_elsewhere(destinations);
         if elsewhere > 0 {
-            let subnets: Vec<_> = self.vtep.subnets.iter().map(IpNet::to_string).collect();
             told.push(format!(
             "{elsewhere} of the rules given are for no address of this cell, whose containers are in {}: they are kept, and nothing comes here that matches",
-            subnets.join(" and ")
+            self.subnets()
         ));
         }
         told
+    }
+
+    /// How many of `nets` have no address of ours in them.
+    fn count_elsewhere(self, nets: &[IpNet]) -> usize {
+        let is_elsewhere = |net: &&IpNet| {
+            let own = self.vtep.subnets.iter().copied();
+            let mut own = own.chain(self.vtep.addresses.iter().copied().map(IpNet::from));
+            !own.any(|own| own.contains(*net) || net.contains(&own))
+        };
+        nets.iter().filter(is_elsewhere).count()
+    }
+
+    fn subnets(self) -> String {
+        let subnets: Vec<_> = self.vtep.subnets.iter().map(IpNet::to_string).collect();
+        subnets.join(" and ")
     }
 }

@@ -333,6 +333,35 @@ fn groups_that_nobody_looks_up_are_told_whoever_gives_them() {
     }
 }
 
+#[test]
+fn groups_of_nobody_here_are_taken_and_told() {
+    let (_directory, control) = start();
+    let add = |control: &Control, address: &str| {
+        let added = control.apply(&[Change::Add(group(address, 5))], Origin::Live);
+        added.expect("taken all the same").warnings
+    };
+    // A container that is not wired yet, and the VTEP itself.
+    assert_eq!(add(&control, "10.255.108.7"), [""; 0]);
+    assert_eq!(add(&control, "10.255.108.0"), [""; 0]);
+    let warnings = add(&control, "10.255.43.7");
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    let told = "1 of the groups given are of no address of this cell, whose containers are in 10.255.108.0/24: ";
+    assert!(warnings[0].starts_with(told), "{warnings:?}");
+    assert!(
+        control
+            .tables()
+            .load()
+            .groups
+            .lookup(ip("10.255.43.7"))
+            .is_some()
+    );
+
+    let lax = CONFIG.replace("lanes = 2", "lanes = 2\nstrict_source = false");
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let (control, _) = fixtures::control_of(&lax, directory.path());
+    assert_eq!(add(&control, "10.255.43.7"), [""; 0]);
+}
+
 fn rule(dst: &str) -> Entry {
     Entry::Policy {
         dst: dst.parse().expect("the test wrote a prefix"),
