@@ -157,16 +157,7 @@ fn reload(asker: &mut Asker, out: &mut dyn Write) -> Result<(), CliError> {
     let text = if asker.json {
         json(&reloaded)?
     } else {
-        let Reloaded {
-            peers,
-            groups,
-            rules,
-            ..
-        } = reloaded;
-        match rules {
-            0 => format!("{peers} peers and {groups} groups in the configuration\n"),
-            _ => format!("{peers} peers, {groups} groups and {rules} rules in the configuration\n"),
-        }
+        format!("{reloaded}\n")
     };
     Ok(out.write_all(text.as_bytes())?)
 }

@@ -149,7 +149,7 @@ impl From<FlowCounts> for FlowStats {
     }
 }
 
-/// How policy is enforced, for `link show`.
+/// How policy is enforced, for `link show` and others.
 pub(super) fn told(regime: Option<&Regime>) -> String {
     let Some(regime) = regime else {
         return "off".to_owned();

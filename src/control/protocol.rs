@@ -125,6 +125,9 @@ pub struct Reloaded {
     /// Rules of the group policy in the file.
     #[serde(default)]
     pub rules: usize,
+    /// How policy is enforced from now on, as in `link show`: `off`, or `default deny reject`.
+    #[serde(default)]
+    pub policy: String,
     /// Entries that were left out or have no effect here, and keys that take effect only at a restart.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
@@ -231,6 +234,29 @@ impl Failure {
     }
 }
 
+impl fmt::Display for Reloaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counted = |count: usize, one: &str| match count {
+            1 => format!("1 {one}"),
+            _ => format!("{count} {one}s"),
+        };
+        let (peers, groups) = (counted(self.peers, "peer"), counted(self.groups, "group"));
+        match self.rules {
+            0 => write!(f, "{peers} and {groups} in the configuration")?,
+            rules => write!(
+                f,
+                "{peers}, {groups} and {} in the configuration",
+                counted(rules, "rule")
+            )?,
+        }
+        match self.policy.as_str() {
+            // A daemon that does not tell.
+            "" => Ok(()),
+            policy => write!(f, "; policy {policy}"),
+        }
+    }
+}
+
 impl From<ChangeError> for Failure {
     fn from(error: ChangeError) -> Self {
         let message = match error.refusal.mend() {
@@ -267,6 +293,34 @@ mod tests {
     fn assert_same(json: &str, request: &Request) {
         assert_eq!(serde_json::from_str::<Request>(json).expect(json), *request);
         assert_eq!(serde_json::to_string(request).expect("no map keys"), json);
+    }
+
+    #[test]
+    fn a_reload_tells_how_many_and_whether_policy_is_enforced() {
+        let told = |peers, groups, rules, policy: &str| {
+            let policy = policy.to_owned();
+            let warnings = Vec::new();
+            Reloaded {
+                peers,
+                groups,
+                rules,
+                policy,
+                warnings,
+            }
+            .to_string()
+        };
+        assert_eq!(
+            told(1, 0, 0, "off"),
+            "1 peer and 0 groups in the configuration; policy off"
+        );
+        assert_eq!(
+            told(2, 1, 1, "default deny reject"),
+            "2 peers, 1 group and 1 rule in the configuration; policy default deny reject"
+        );
+        assert_eq!(
+            told(2, 2, 2, ""),
+            "2 peers, 2 groups and 2 rules in the configuration"
+        );
     }
 
     #[test]

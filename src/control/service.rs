@@ -253,6 +253,7 @@ impl Control {
         self.publish(&mut master, differs);
         let given: Vec<Entry> = config.entries().collect();
         let idle = self.use_of(&master).without_effect(given.iter());
+        let policy = policy::told(master.directory.regime());
         drop(master);
         let changed = config.vtep != self.vtep;
         let restart = changed.then(|| "[vtep] changed: restart to use it".to_owned());
@@ -262,6 +263,7 @@ impl Control {
             peers: config.peers.len(),
             groups: config.groups.len(),
             rules: config.policy.rules.len(),
+            policy,
             warnings: restart
                 .into_iter()
                 .chain(resized)

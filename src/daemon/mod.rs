@@ -195,12 +195,7 @@ impl Daemon {
     fn reload(&self) {
         match self.control.reload() {
             Ok(reloaded) => {
-                tracing::info!(
-                    "reload: {} peers, {} groups, {} rules",
-                    reloaded.peers,
-                    reloaded.groups,
-                    reloaded.rules
-                );
+                tracing::info!("reload: {reloaded}");
                 for warning in reloaded.warnings {
                     tracing::warn!("reload: {warning}");
                 }

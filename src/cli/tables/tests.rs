@@ -355,7 +355,7 @@ fn a_batch_is_taken_whole_or_refused_with_the_line() {
 fn reload_says_what_the_file_holds() {
     assert_eq!(
         start().run("reload"),
-        "1 peers and 1 groups in the configuration\n"
+        "1 peer and 1 group in the configuration; policy off\n"
     );
 }
 

@@ -386,6 +386,7 @@ fn rules_are_enforced_as_the_file_says_and_told_if_not() {
     std::fs::write(directory.path().join("silk-vtep.toml"), &text).expect("the directory is ours");
     let reloaded = control.reload().expect("a good file");
     assert_eq!((reloaded.rules, reloaded.warnings), (0, vec![]));
+    assert_eq!(reloaded.policy, "default deny reject");
     let policy = control.tables().load().policy.clone().expect("enforced");
     assert_eq!(policy.rules().len(), 1, "the live rule");
 
