@@ -218,8 +218,12 @@ pub fn denied(report: &DeniedReport) -> String {
             ),
         );
     }
-    if text.is_empty() {
-        text.push_str("nobody was refused\n");
+    match (report.policy.as_str(), text.is_empty()) {
+        ("off", _) => text.push_str(
+            "no policy is enforced: nobody is refused (set enforce = true in [policy] and reload to have one)\n",
+        ),
+        (_, true) => text.push_str("nobody was refused\n"),
+        (_, false) => {}
     }
     text
 }
@@ -414,7 +418,23 @@ mod tests {
 10.255.108.185  group 0x0000  packets 1   latest unreadable from 10.255.43.6   30 s ago
 7 packets more, of rows that made room for others\n"
         );
-        assert_eq!(denied(&DeniedReport::default()), "nobody was refused\n");
+        let empty = |policy: &str| {
+            denied(&DeniedReport {
+                policy: policy.to_owned(),
+                ..DeniedReport::default()
+            })
+        };
+        assert_eq!(empty("default deny reject"), "nobody was refused\n");
+        // A daemon that does not tell.
+        assert_eq!(empty(""), "nobody was refused\n");
+        assert!(empty("off").starts_with("no policy is enforced: nobody is refused ("));
+        // Those that were refused before it was switched off are still told.
+        let report = json!({"rows": [{"dst": "10.255.108.184", "group": 3, "packets": 12, "src": "10.255.43.6", "seconds_ago": 2}],
+            "forgotten": 0, "policy": "off"});
+        let text = denied(&row(report));
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 2, "{text}");
+        assert!(lines[0].starts_with("10.255.108.184") && lines[1].starts_with("no policy"));
     }
 
     #[test]

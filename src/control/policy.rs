@@ -62,6 +62,9 @@ pub struct DeniedReport {
     pub rows: Vec<DeniedRow>,
     /// Packets of rows that made room for others.
     pub forgotten: u64,
+    /// How policy is enforced now, as in `link show`; `off`: whoever is in the rows was refused before.
+    #[serde(default)]
+    pub policy: String,
 }
 
 /// What one group was refused at one destination.
@@ -86,11 +89,12 @@ pub struct DeniedRow {
 }
 
 impl DeniedReport {
-    pub(super) fn new(guard: &Guard, now: Moment) -> Self {
+    pub(super) fn new(guard: &Guard, now: Moment, regime: Option<&Regime>) -> Self {
         let rows = guard.denied.rows();
         Self {
             rows: rows.iter().map(|row| DeniedRow::new(row, now)).collect(),
             forgotten: guard.denied.forgotten(),
+            policy: told(regime),
         }
     }
 }

@@ -276,7 +276,8 @@ impl Control {
     /// Whom policy refused, and at whom, since the start.
     #[must_use]
     pub fn denied(&self) -> DeniedReport {
-        DeniedReport::new(&self.options.guard, self.moment())
+        let regime = self.master.lock().directory.regime().copied();
+        DeniedReport::new(&self.options.guard, self.moment(), regime.as_ref())
     }
 
     fn moment(&self) -> Moment {

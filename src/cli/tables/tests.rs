@@ -352,6 +352,12 @@ fn a_batch_is_taken_whole_or_refused_with_the_line() {
 }
 
 #[test]
+fn who_was_refused_where_no_policy_is_enforced_is_no_reassurance() {
+    let said = start().run("policy denied");
+    assert!(said.starts_with("no policy is enforced: "), "{said}");
+}
+
+#[test]
 fn reload_says_what_the_file_holds() {
     assert_eq!(
         start().run("reload"),
