@@ -1,7 +1,6 @@
 //! What the daemon's main thread waits for, and the threads that tell it.
 
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::thread;
 
@@ -13,7 +12,7 @@ use signal_hook::iterator::{Handle, Signals};
 
 use crate::error::SetupError;
 use crate::io::LaneError;
-use crate::netlink::{WatchEvent, Watcher};
+use crate::netlink::{Departed, WatchEvent, Watcher};
 
 /// Something the main thread acts on.
 #[derive(Debug)]
@@ -87,11 +86,11 @@ const NETLINK: Token = Token(0);
 const STOP: Token = Token(1);
 
 impl WatchThread {
-    /// `departed` is told to whom nothing leads any more.
+    /// `departed` is told to whom a way is gone.
     pub(super) fn start(
         watcher: Watcher,
         events: Sender<Event>,
-        departed: impl Fn(IpAddr) + Send + 'static,
+        departed: impl FnMut(Departed) + Send + 'static,
     ) -> Result<Self, SetupError> {
         let (poll, waker) = registered(&watcher)
             .map_err(|error| SetupError::system("watch", watcher.name(), &error))?;
@@ -113,11 +112,16 @@ fn registered(watcher: &Watcher) -> io::Result<(Poll, Waker)> {
 }
 
 /// Reads until nothing is pending, then waits: events are edge-triggered.
-fn watch(mut watcher: Watcher, mut poll: Poll, out: &Sender<Event>, departed: impl Fn(IpAddr)) {
+fn watch(
+    mut watcher: Watcher,
+    mut poll: Poll,
+    out: &Sender<Event>,
+    mut departed: impl FnMut(Departed),
+) {
     let mut events = Events::with_capacity(4);
     loop {
         let drained = watcher.drain();
-        watcher.take_departed().into_iter().for_each(&departed);
+        watcher.take_departed().into_iter().for_each(&mut departed);
         let event = match drained {
             Ok(WatchEvent::Nothing) => {
                 if !wait(&mut poll, &mut events) {

@@ -1,7 +1,6 @@
 //! Set-up, in order. Each step is a value that undoes itself when dropped, so a failure anywhere leaves nothing behind.
 
 use std::fs;
-use std::net::IpAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,8 +28,8 @@ use crate::io::{
     UdpPort, run_max_segs,
 };
 use crate::netlink::{
-    self, ALIAS, Device, DeviceError, DeviceSpec, HostLink, Link, LinkKind, Netlink, Tun, TunMode,
-    Watcher, existing, underlay,
+    self, ALIAS, Departed, Device, DeviceError, DeviceSpec, HostLink, Link, LinkKind, Netlink, Tun,
+    TunMode, Watcher, existing, underlay,
 };
 use crate::tables::DEFAULT_TTL;
 
@@ -90,7 +89,7 @@ pub(super) fn start(
     let server = Server::start(socket, Arc::clone(&control))?;
     let health = health(vtep, &control)?;
     let watcher = Watcher::open(index, &vtep.name)?;
-    let watch = WatchThread::start(watcher, sender.clone(), flows_end(vtep, &guard))?;
+    let watch = WatchThread::start(watcher, sender.clone(), flows_end(vtep, &guard)?)?;
     persist(&mut queues, &vtep.name)?;
     let options = LaneOptions {
         mtu_bytes,
@@ -121,15 +120,22 @@ pub(super) fn start(
     })
 }
 
-/// What ends the flows of who is gone from our subnets: of a container that was wired without a word to us too.
-fn flows_end(vtep: &VtepConfig, guard: &Arc<Guard>) -> impl Fn(IpAddr) + Send + use<> {
+/// What ends the flows of who is gone from our subnets: of a container that was wired without a word to us too. Whoever may be gone is.
+fn flows_end(
+    vtep: &VtepConfig,
+    guard: &Arc<Guard>,
+) -> Result<impl FnMut(Departed) + Send + use<>, SetupError> {
     let subnets = vtep.subnets.clone();
     let guard = Arc::clone(guard);
-    move |address| {
-        if subnets.iter().any(|subnet| subnet.contains(&address)) {
-            guard.flows.forget(address);
+    let mut netlink = Netlink::open()?;
+    Ok(move |departed: Departed| {
+        let is_ours = subnets
+            .iter()
+            .any(|subnet| subnet.contains(&departed.address));
+        if is_ours && !departed.is_reached(&mut netlink).unwrap_or(false) {
+            guard.flows.forget(departed.address);
         }
-    }
+    })
 }
 
 /// The TAP's MTU: what was asked for, which the configuration's check held against the underlay, else all that the underlay carries.

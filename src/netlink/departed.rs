@@ -2,15 +2,23 @@
 //!
 //! Of a container's link that goes the kernel tells, for IPv4, the loss of the point-to-point address (`inet_del_ifa`; the routes of a
 //! link that goes down it removes without a word, `fib_sync_down_dev`), and for IPv6 that of the host route (`inet6_rt_notify`).
+//!
+//! A link may lead to somebody in two ways, of which one goes: the kernel is asked what is left.
 
 use std::net::IpAddr;
 
 use netlink_packet_core::{NetlinkBuffer, NlasIterator};
 
+use super::error::NetlinkError;
+use super::route::{Route, RouteKind};
+use super::socket::Netlink;
+
 const RTM_DELADDR: u16 = 21;
 const RTM_DELROUTE: u16 = 25;
 /// `struct ifaddrmsg`, whose attributes follow.
 const ADDRESS_HEADER_LEN: usize = 8;
+/// Position of `ifa_index` in it.
+const ADDRESS_INTERFACE: usize = 4;
 /// The other end of a point-to-point address, and else the address itself, as `IFA_LOCAL` has it too.
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
@@ -19,9 +27,38 @@ const ROUTE_HEADER_LEN: usize = 12;
 /// Position of `rtm_type` in it.
 const ROUTE_TYPE: usize = 7;
 const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
 
-/// Of whom `message` says that nothing leads to it any more.
-pub(super) fn departed(message: &NetlinkBuffer<&[u8]>) -> Option<IpAddr> {
+/// Somebody to whom a way that the kernel had is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Departed {
+    /// Who.
+    pub address: IpAddr,
+    /// The number of the link that led there; `None` if there were several.
+    pub interface: Option<u32>,
+}
+
+impl Departed {
+    /// True if the same link leads there all the same: by a route of another metric, or a route beside the point-to-point address.
+    ///
+    /// Another link may be that of whoever was given the address since. Of an address that goes the kernel tells before its route does
+    /// (`__inet_del_ifa`), so the last word is the route's.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    pub fn is_reached(&self, netlink: &mut Netlink) -> Result<bool, NetlinkError> {
+        let leads_there = |route: Route| {
+            route.kind == RouteKind::Unicast
+                && route.destination == self.address.into()
+                && route.interface == self.interface
+        };
+        let route = netlink.route_to(self.address)?;
+        Ok(self.interface.is_some() && route.is_some_and(leads_there))
+    }
+}
+
+/// Of whom `message` says that a way to it is gone.
+pub(super) fn departed(message: &NetlinkBuffer<&[u8]>) -> Option<Departed> {
     let body = message.payload();
     match message.message_type() {
         RTM_DELADDR => {
@@ -29,14 +66,20 @@ pub(super) fn departed(message: &NetlinkBuffer<&[u8]>) -> Option<IpAddr> {
             let peer = address(attributes, IFA_ADDRESS)?;
             // The prefix is the other end's.
             let is_peer = is_whole(header[1], peer) && address(attributes, IFA_LOCAL) != Some(peer);
-            is_peer.then_some(peer)
+            is_peer.then_some(Departed {
+                address: peer,
+                interface: number(header.get(ADDRESS_INTERFACE..)?),
+            })
         }
         RTM_DELROUTE => {
             let (header, attributes) = body.split_at_checked(ROUTE_HEADER_LEN)?;
             let destination = address(attributes, RTA_DST)?;
             let is_host =
                 header[ROUTE_TYPE] == libc::RTN_UNICAST && is_whole(header[1], destination);
-            is_host.then_some(destination)
+            is_host.then_some(Departed {
+                address: destination,
+                interface: read(attributes, RTA_OIF, number),
+            })
         }
         _ => None,
     }
@@ -48,15 +91,25 @@ fn is_whole(prefix_len: u8, address: IpAddr) -> bool {
 
 /// Of either family, as its length says.
 fn address(attributes: &[u8], kind: u16) -> Option<IpAddr> {
+    read(attributes, kind, |value| {
+        let v4 = || <[u8; 4]>::try_from(value).ok().map(IpAddr::from);
+        <[u8; 16]>::try_from(value)
+            .ok()
+            .map(IpAddr::from)
+            .or_else(v4)
+    })
+}
+
+fn number(bytes: &[u8]) -> Option<u32> {
+    bytes.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
+}
+
+/// What `read` makes of the attribute.
+fn read<T>(attributes: &[u8], kind: u16, read: impl FnOnce(&[u8]) -> Option<T>) -> Option<T> {
     let found = NlasIterator::new(attributes)
         .map_while(Result::ok)
         .find(|attribute| attribute.kind() == kind)?;
-    let value = found.value();
-    let v4 = || <[u8; 4]>::try_from(value).ok().map(IpAddr::from);
-    <[u8; 16]>::try_from(value)
-        .ok()
-        .map(IpAddr::from)
-        .or_else(v4)
+    read(found.value())
 }
 
 #[cfg(test)]
@@ -73,7 +126,7 @@ mod tests {
         [&len.to_ne_bytes()[..], &kind.to_ne_bytes(), &[0; 10], body].concat()
     }
 
-    fn told(bytes: &[u8]) -> Option<IpAddr> {
+    fn told(bytes: &[u8]) -> Option<Departed> {
         departed(&NetlinkBuffer::new_checked(bytes).unwrap())
     }
 
@@ -85,10 +138,11 @@ mod tests {
 
     fn of_route(kind: u16, prefix_len: u8, route_type: u8, destination: &[u8]) -> Vec<u8> {
         let header = [2, prefix_len, 0, 0, 254, 0, 0, route_type, 0, 0, 0, 0];
-        message(
-            kind,
-            &[&header[..], &attribute(RTA_DST, destination)].concat(),
-        )
+        let attributes = [
+            attribute(RTA_DST, destination),
+            attribute(RTA_OIF, &7_u32.to_ne_bytes()),
+        ];
+        message(kind, &[&header[..], &attributes.concat()].concat())
     }
 
     const HOST: &[u8] = &[169, 254, 0, 1];
@@ -97,14 +151,22 @@ mod tests {
 
     #[test]
     fn the_other_end_of_a_point_to_point_address_and_a_host_route_are_somebody() {
-        let container = Some(IpAddr::from([10, 255, 108, 184]));
+        let from = |address: IpAddr, interface| Some(Departed { address, interface });
+        let container = IpAddr::from([10, 255, 108, 184]);
         assert_eq!(
             told(&of_address(RTM_DELADDR, 32, HOST, CONTAINER)),
-            container
+            from(container, Some(9))
         );
-        assert_eq!(told(&of_route(RTM_DELROUTE, 32, 1, CONTAINER)), container);
-        let v6 = Some("fd00::2".parse().unwrap());
-        assert_eq!(told(&of_route(RTM_DELROUTE, 128, 1, V6)), v6);
+        assert_eq!(
+            told(&of_route(RTM_DELROUTE, 32, 1, CONTAINER)),
+            from(container, Some(7))
+        );
+        let v6 = "fd00::2".parse().unwrap();
+        assert_eq!(told(&of_route(RTM_DELROUTE, 128, 1, V6)), from(v6, Some(7)));
+        // By several links.
+        let header = [2, 32, 0, 0, 254, 0, 0, 1, 0, 0, 0, 0];
+        let body = [&header[..], &attribute(RTA_DST, CONTAINER)].concat();
+        assert_eq!(told(&message(RTM_DELROUTE, &body)), from(container, None));
     }
 
     #[test]

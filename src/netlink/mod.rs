@@ -35,6 +35,7 @@ mod watch;
 pub use address::{Address, AddressScope};
 pub use answer::Answer;
 pub use container::{ContainerLinks, ContainerSpec, Deviation};
+pub use departed::Departed;
 pub use device::{ALIAS, Device, DeviceError, DeviceSpec};
 pub use error::NetlinkError;
 pub use host::{Underlay, existing, underlay, vxlan_on_port};

@@ -1,7 +1,6 @@
 //! Says when the VTEP's device may no longer be as it should: others change links, addresses and routes too.
 
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use netlink_packet_core::{NetlinkBuffer, NlasIterator};
@@ -9,7 +8,7 @@ use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 use socket2::SockRef;
 
 use super::answer::messages;
-use super::departed::departed;
+use super::departed::{Departed, departed};
 use crate::error::{SetupError, errno, shortage};
 
 // linux/rtnetlink.h, enum rtnetlink_groups.
@@ -78,7 +77,7 @@ pub struct Watcher {
     name: String,
     buffer: Vec<u8>,
     /// Who is gone.
-    departed: Vec<IpAddr>,
+    departed: Vec<Departed>,
 }
 
 impl Watcher {
@@ -140,9 +139,9 @@ impl Watcher {
 }
 
 impl Watcher {
-    /// To whom nothing leads any more, by what was read since the last call: where a link had but one at its other end, as containers'
-    /// have, whoever wired them. What an overflow lost is not among them.
-    pub fn take_departed(&mut self) -> Vec<IpAddr> {
+    /// To whom a way is gone, by what was read since the last call: where a link had but one at its other end, as containers' have, whoever
+    /// wired them. What an overflow lost is not among them.
+    pub fn take_departed(&mut self) -> Vec<Departed> {
         std::mem::take(&mut self.departed)
     }
 }

@@ -46,6 +46,7 @@ const TESTS: &[Test] = tests![
     device::tells_a_deleted_link_from_other_errors,
     watch::sees_our_link_and_no_other,
     watch::sees_containers_go,
+    watch::sees_that_another_way_is_left,
     marks::tcx_programs_carry_marks_and_are_found_again,
     marks::clsact_filters_carry_marks_and_are_found_again,
     marks::a_program_detached_by_others_is_missed,
