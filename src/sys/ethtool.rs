@@ -48,6 +48,32 @@ pub fn feature_names(socket: impl AsFd, link: &str) -> io::Result<Vec<String>> {
 /// # Errors
 /// As [`feature_names`].
 pub fn features(socket: impl AsFd, link: &str) -> io::Result<Vec<bool>> {
+    let is_active = |Block { active, .. }| active;
+    feature_bits(socket, link, is_active)
+}
+
+/// Whether each feature may be switched, by number; `ethtool -k` calls the others fixed.
+///
+/// # Errors
+/// As [`feature_names`].
+pub fn changeable_features(socket: impl AsFd, link: &str) -> io::Result<Vec<bool>> {
+    let is_changeable = |block: Block| block.available & !block.never_changed;
+    feature_bits(socket, link, is_changeable)
+}
+
+/// struct ethtool_get_features_block, but for what was asked for: 32 features, a bit each.
+struct Block {
+    available: u32,
+    active: u32,
+    never_changed: u32,
+}
+
+/// The bit of each feature, by number, in the words that `of_block` makes.
+fn feature_bits(
+    socket: impl AsFd,
+    link: &str,
+    of_block: impl Fn(Block) -> u32,
+) -> io::Result<Vec<bool>> {
     let count = feature_count(&socket, link)?;
     let blocks = count.div_ceil(BITS);
     // struct ethtool_gfeatures: cmd, size, then available, requested, active, never_changed for each block.
@@ -55,8 +81,18 @@ pub fn features(socket: impl AsFd, link: &str) -> io::Result<Vec<bool>> {
     answer[..2].copy_from_slice(&[GFEATURES, blocks as u32]);
     // SAFETY: ETHTOOL_GFEATURES writes the header and at most `size` blocks of four words.
     unsafe { ioctl(socket, link, &mut answer) }?;
-    let active = |number: usize| answer[2 + 4 * (number / BITS) + 2] >> (number % BITS) & 1 == 1;
-    Ok((0..count).map(active).collect())
+    let words: Vec<_> = answer[2..]
+        .chunks_exact(4)
+        .map(|block| {
+            of_block(Block {
+                available: block[0],
+                active: block[2],
+                never_changed: block[3],
+            })
+        })
+        .collect();
+    let bit = |number: usize| words[number / BITS] >> (number % BITS) & 1 == 1;
+    Ok((0..count).map(bit).collect())
 }
 
 /// Switches features, given by number, on or off. True if the driver took all of it.
@@ -147,7 +183,13 @@ mod tests {
         assert_eq!(names.len(), states.len());
         // Fixed on for loopback in every kernel (drivers/net/loopback.c).
         let loopback = names.iter().position(|name| name == "loopback");
-        assert!(states[loopback.expect("NETIF_F_LOOPBACK has a name")]);
+        let loopback = loopback.expect("NETIF_F_LOOPBACK has a name");
+        let changeable = changeable_features(socket(), "lo").expect("lo is there");
+        assert!(states[loopback] && !changeable[loopback]);
+        // In its hw_features.
+        let tso = names.iter().position(|name| name == "tx-tcp-segmentation");
+        assert!(changeable[tso.expect("NETIF_F_TSO has a name")]);
+        assert_eq!(changeable.len(), names.len());
     }
 
     #[test]
