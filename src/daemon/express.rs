@@ -15,6 +15,7 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::events::{join, spawn};
+use super::express_needs::{self, Segmentation};
 use super::marks::Marks;
 use crate::control::Config;
 use crate::control::config::overhead_bytes;
@@ -23,14 +24,11 @@ use crate::error::{SetupError, errno};
 use crate::io::express::{ExpressOptions, Hop, Obstacle, Wanted};
 use crate::io::{Captures, Express};
 use crate::netlink::{Link, Netlink, RouteKind};
-use crate::sys::ethtool;
-use crate::tables::{Df, MarkSource, Tables};
+use crate::tables::Tables;
 use crate::wire::ethernet;
 
 /// How often the ways to peers are looked at, and what was forwarded is counted.
 const TICK: Duration = Duration::from_secs(1);
-/// NETIF_F_GSO_UDP_TUNNEL, as `ethtool -k` names it.
-const FEATURE: &str = "tx-udp_tnl-segmentation";
 
 /// The express path as it was set up.
 pub(super) enum Setup {
@@ -49,19 +47,10 @@ impl Setup {
         if !vtep.express {
             return Self::Unwanted;
         }
-        let IpAddr::V4(local) = vtep.local else {
-            return Self::unavailable("the underlay is IPv6");
+        let local = match express_needs::local(config) {
+            Ok(local) => local,
+            Err(unfit) => return Self::unavailable(unfit.why()),
         };
-        if config.marks() != MarkSource::Packet {
-            return Self::unavailable(
-                "it stands beside the programs that carry marks (marks = \"bpf\")",
-            );
-        }
-        if vtep.outer.df != Df::Unset {
-            return Self::unavailable(
-                "what a path carries changes without a word to it (df = \"unset\")",
-            );
-        }
         let options = ExpressOptions {
             local,
             source_ports,
@@ -273,14 +262,9 @@ impl Host {
         let Some(link) = self.netlink.link(interface).map_err(failed)? else {
             return Ok(None);
         };
-        let is_on = self.has_feature(&link.name).unwrap_or(false);
+        // A device that is gone by now has nothing.
+        let segmentation = Segmentation::of(&self.socket, &link.name);
+        let is_on = segmentation.is_ok_and(|segmentation| segmentation == Segmentation::On);
         Ok(is_on.then_some(link))
-    }
-
-    fn has_feature(&self, link: &str) -> io::Result<bool> {
-        let names = ethtool::feature_names(&self.socket, link)?;
-        let number = names.iter().position(|name| name == FEATURE);
-        let states = ethtool::features(&self.socket, link)?;
-        Ok(number.is_some_and(|number| states.get(number) == Some(&true)))
     }
 }

@@ -7,6 +7,7 @@
 
 mod events;
 mod express;
+pub(crate) mod express_needs;
 mod limits;
 mod link_facts;
 mod lock;
