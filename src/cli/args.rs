@@ -65,7 +65,11 @@ pub enum Command {
     /// Judge the packets of a capture as a daemon would, without one
     Replay(ReplayArgs),
     /// Say what this host can and cannot do for a daemon, and the mend
-    Doctor,
+    Doctor {
+        /// The configuration of the daemon [default: one of nothing but defaults]
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
     /// Wire containers to this host
     #[command(subcommand)]
     Container(ContainerCommand),

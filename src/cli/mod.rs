@@ -36,7 +36,7 @@ pub fn run(line: &CommandLine) -> Result<(), CliError> {
             line.global.asks_nobody("usage: silk-vtep demo [--json]")?;
             demo::run(line.global.json)
         }
-        Command::Doctor => doctor::run(&line.global, out),
+        Command::Doctor { config } => doctor::run(config.as_deref(), &line.global, out),
         Command::Bench(args) => {
             line.global
                 .asks_nobody("usage: silk-vtep bench [--json] [--html FILE] ...")?;

@@ -84,6 +84,11 @@ impl Kernel {
     pub(crate) fn has_sound_gro(self) -> bool {
         self >= Self([5, 12, 0])
     }
+
+    /// Before 5.13 no program makes room for a tunnel's headers (BPF_F_ADJ_ROOM_ENCAP_L2_ETH), though it may be loaded.
+    pub(crate) fn makes_tunnel_room(self) -> bool {
+        self >= Self([5, 13, 0])
+    }
 }
 
 #[cfg(test)]

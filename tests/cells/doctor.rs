@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::super::Case;
 use super::offload::features;
 use crate::support::Kind::{Kernel, Silk};
-use crate::support::{Lab, Namespace, Plan, Result, Snapshot, ensure};
+use crate::support::{Daemon, Lab, Namespace, Plan, Result, Snapshot, ensure};
 
 const SILK_VTEP: &str = env!("CARGO_BIN_EXE_silk-vtep");
 
@@ -38,6 +38,14 @@ pub(crate) fn cases() -> Vec<Case> {
             "a_kernel_device_in_the_way_is_named",
             Plan::of(&[Kernel]),
             kernel_device_is_named,
+        ),
+        case(
+            "the_express_path_is_told_of_to_who_asks_and_its_mend_mends",
+            Plan::of(&[Silk])
+                .cold()
+                .marks("bpf")
+                .vtep_lines("express = true"),
+            express_is_mended,
         ),
     ]
 }
@@ -131,6 +139,62 @@ fn kernel_device_is_named(lab: &mut Lab) -> Result {
         );
     }
     Ok(())
+}
+
+fn express_is_mended(lab: &mut Lab) -> Result {
+    let host = lab.cells[0].host.clone();
+    let daemon = lab.cells[0].daemon()?;
+    let directory = TempDir::new()?;
+    let file = directory.path().join("config.toml");
+    fs::write(&file, daemon.config()?)?;
+    let asked = format!("doctor -j --config {}", file.display());
+    let before = Snapshot::of(&host)?;
+    let unasked: Value = serde_json::from_str(&daemon.ctl("doctor -j")?)?;
+    ensure!(state(&unasked, "express") == "not listed", "{unasked}");
+    express_is(daemon, &asked, "ok", "over eth0", "")?;
+    before.same_as(&Snapshot::of(&host)?)?;
+
+    let switch = |to| format!("ethtool -K eth0 tx-udp_tnl-segmentation {to}");
+    let (off, on) = (switch("off"), switch("on"));
+    host.exec(&off)?;
+    express_is(daemon, &asked, "off", "of eth0 is off", &on)?;
+    host.exec(&on)?;
+    express_is(daemon, &asked, "ok", "over eth0", "")?;
+
+    daemon.start()?;
+    let said = "over eth0; the daemon that runs says on";
+    express_is(daemon, &asked, "ok", said, "")?;
+    express_is(
+        daemon,
+        "doctor -j",
+        "ok",
+        "; the daemon that runs says on",
+        "",
+    )?;
+
+    fs::write(&file, format!("{}df = \"set\"\n", head(&daemon.config()?)))?;
+    let mend = "set df = \"unset\", or express = false";
+    express_is(daemon, &asked, "off", "df = \"unset\"", mend)
+}
+
+/// The line `express` of the doctor who was asked so.
+fn express_is(daemon: &Daemon, asked: &str, state: &str, detail: &str, mend: &str) -> Result {
+    let checks: Value = serde_json::from_str(&daemon.ctl(asked)?)?;
+    let mut lines = checks.as_array().into_iter().flatten();
+    let line = lines.find(|check| check["name"] == "express");
+    let line = line.ok_or_else(|| format!("not listed: {checks}"))?;
+    ensure!(line["state"] == state && line["mend"] == mend, "{line}");
+    let told = line["detail"].as_str().unwrap_or_default();
+    ensure!(told.contains(detail), "{line}");
+    Ok(())
+}
+
+/// `[vtep]` of a configuration, which stands first.
+fn head(config: &str) -> &str {
+    config
+        .match_indices("\n[")
+        .next()
+        .map_or(config, |(end, _)| &config[..=end])
 }
 
 fn doctor(host: &Namespace, prefix: &[&str], program: &str, option: &str) -> Result<Output> {

@@ -86,9 +86,14 @@ impl Check {
         }
     }
 
+    /// Whether it is there, and as it should be.
+    pub(super) fn is_ok(&self) -> bool {
+        self.state == State::Ok
+    }
+
     /// Its name, if it keeps the daemon from running.
     pub(super) fn hindrance(&self) -> Option<&'static str> {
-        (self.needed && self.state != State::Ok).then_some(self.name)
+        (self.needed && !self.is_ok()).then_some(self.name)
     }
 }
 
