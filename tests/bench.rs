@@ -85,10 +85,14 @@ fn is_required() -> bool {
 fn tcp() -> Result {
     let page = tempfile::NamedTempFile::new()?;
     let path = page.path().to_str().ok_or("a path that is text")?;
-    let options = format!("--only tcp --set lanes=1 --html {path}");
+    let options = format!("--only tcp --set lanes=1 --set express=true --html {path}");
     let report = Report::of(&options)?;
     report.check_heading("tcp")?;
-    ensure!(report.json["set"]["lanes"] == 1, "{}", report.json["set"]);
+    let set = &report.json["set"];
+    ensure!(set["lanes"] == 1 && set["express"] == true, "{set}");
+    let note = "express = true: on wire super the kernel forwarded ";
+    let notes = &report.json["notes"];
+    ensure!(notes.to_string().contains(note), "{notes}");
     let mut rows = report.rows()?;
     for streams in [1, 4] {
         for way in ["out", "back"] {
@@ -102,7 +106,9 @@ fn tcp() -> Result {
         page.contains("<svg") && page.ends_with("</html>\n"),
         "no whole page: {page}"
     );
-    ensure!(page.contains("lanes = 1"), "what was set is not told");
+    for told in ["lanes = 1, express = true", note] {
+        ensure!(page.contains(told), "{told}: not told");
+    }
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use crate::cli::lab::LabError;
 use crate::cli::lab::ground::{self, CellPlan, End, Place};
 use crate::cli::lab::interrupt::Interrupt;
 use crate::cli::lab::scratch::Scratch;
-use crate::cli::lab::site::Site;
+use crate::cli::lab::site::{Cell, Site};
 use crate::error::SetupError;
 use crate::netlink::{NamedNamespace, Netlink, NetlinkError};
 
@@ -100,6 +100,14 @@ impl Bed {
                 [a.place.end(), b.place.end()]
             }
             Carrier::Switches(switches) => ends(switches),
+        }
+    }
+
+    /// Those of our own daemons.
+    pub(super) fn cells(&self) -> &[Cell] {
+        match &self.carrier {
+            Carrier::Daemons(site) => &site.cells,
+            Carrier::Kernel(_) | Carrier::Switches(_) => &[],
         }
     }
 

@@ -13,6 +13,7 @@ mod cni;
 mod curve;
 mod dataplane;
 mod exercise;
+mod express;
 mod html;
 mod kernel_vtep;
 mod machine;
@@ -49,6 +50,7 @@ use crate::cli::words::UsageError;
 use crate::error::errno;
 use dataplane::{Bed, Dataplane};
 use exercise::{Exercise, Setting};
+use express::ExpressUse;
 use machine::Machine;
 use ovs::Programs;
 use plan::Plan;
@@ -156,6 +158,7 @@ struct Bench {
 struct Outcome {
     dataplanes: Vec<Dataplane>,
     results: Results,
+    express: ExpressUse,
 }
 
 impl Bench {
@@ -170,6 +173,7 @@ impl Bench {
         let mut outcome = Outcome {
             dataplanes,
             results: Results::default(),
+            express: ExpressUse::default(),
         };
         for round in 1..=self.plan.rounds {
             for &wire in &self.plan.wires {
@@ -203,6 +207,9 @@ impl Bench {
                 progress.step(self.step(exercise, occasion));
                 self.exercise(exercise, occasion, bed, outcome, interrupt)?;
             }
+        }
+        for (_, bed) in &beds {
+            outcome.express.ask(wire, bed.cells())?;
         }
         // All of them, whichever fails.
         let closed: Vec<_> = beds.into_iter().map(|(_, bed)| bed.close()).collect();
@@ -302,6 +309,7 @@ impl Bench {
             &outcome.dataplanes,
             &outcome.results,
         );
+        notes.extend(outcome.express.notes());
         notes.extend(self.ovs_version.as_deref().map(notes::ovs));
         notes
     }

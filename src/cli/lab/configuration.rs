@@ -187,6 +187,9 @@ mod tests {
         assert!(!wrong.contains("line "), "{wrong}");
         assert_eq!(wrong.lines().count(), 2, "{wrong}");
         assert!(check(&settings(&["lanes=1", "lanes=2"])).is_err());
+        let wrong = check(&settings(&["expres=true"])).expect_err("refused");
+        assert!(wrong.contains("did you mean `express`"), "{wrong}");
+        assert!(check(&settings(&["express=true"])).is_ok());
     }
 
     #[test]
