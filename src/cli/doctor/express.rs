@@ -55,21 +55,25 @@ fn here(config: &Config) -> Check {
     let local = match express_needs::local(config) {
         Ok(local) => local,
         Err(unfit) => {
-            return Check::off(NAME, format!("{PURPOSE}: {}", unfit.why())).mend(mend(unfit));
+            return Check::off(NAME, format!("{PURPOSE}: {}", unfit.why()))
+                .mend(mend(unfit, config));
         }
     };
-    let loaded = load(config, local);
-    match loaded {
+    match load(config, local) {
         Ok(()) if !Kernel::running().makes_tunnel_room() => {
-            Check::missing(NAME, format!("{PURPOSE}: not before Linux 5.13")).mend(WITHOUT)
+            let cause = "this kernel takes its program, and may refuse it each packet";
+            Check::unknown(NAME, format!("{PURPOSE}: {cause}"))
+                .mend("Linux 5.13 or later has it; `stats` tells how much took it")
         }
         Ok(()) => beside_policy(config, over_underlay(local)),
         Err(error) => Check::missing(NAME, format!("{PURPOSE}: {}", error.cause)).mend(error.mend),
     }
 }
 
-const fn mend(unfit: Unfit) -> &'static str {
+const fn mend(unfit: Unfit, config: &Config) -> &'static str {
     match unfit {
+        // Those programs are refused without.
+        Unfit::Marks if !config.vtep.gbp => "set gbp = true, or express = false",
         Unfit::Underlay => "give an IPv4 address as `local`, or set express = false",
         Unfit::Marks => "set marks = \"bpf\", or express = false",
         Unfit::Df => "set df = \"unset\", or express = false",
@@ -110,7 +114,7 @@ fn over_underlay(local: Ipv4Addr) -> Check {
         Ok(Some(link)) => over(&link.name, segmentation(&link.name)),
         Ok(None) => Check::unknown(NAME, format!("{PURPOSE}: no link of this host has {local}"))
             .mend("give one the address first, or correct `local`"),
-        Err(error) => Check::unknown(NAME, format!("{PURPOSE}: {error}")),
+        Err(error) => Check::unknown(NAME, format!("{PURPOSE}: {}", error.cause)),
     }
 }
 
@@ -183,6 +187,7 @@ mod tests {
     #[test]
     fn what_the_configuration_rules_out_is_off_with_its_mend() {
         for (more, cause, mend) in [
+            ("gbp = false", "marks = \"bpf\")", "(set gbp = true, or"),
             (
                 "marks = \"table\"",
                 "marks = \"bpf\")",
