@@ -135,9 +135,9 @@ impl Shard {
         add(&self.replies, 1);
     }
 
-    /// One frame came with a partial checksum.
-    pub fn count_partial_checksum(&self) {
-        add(&self.partial_checksums, 1);
+    /// So many frames came with partial checksums.
+    pub fn count_partial_checksums(&self, frames: u64) {
+        add(&self.partial_checksums, frames);
     }
 
     /// One packet was dropped.

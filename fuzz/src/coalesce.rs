@@ -136,6 +136,10 @@ impl Streams {
                 arrival.frame[at] ^= value;
                 self.spoilt = true;
             }
+            26 => {
+                let (header, _) = packet.super_frame(0);
+                arrival.frame[usize::from(header.csum_start + header.csum_offset)] ^= value;
+            }
             25 => {
                 arrival.frame.truncate(usize::from(at));
                 self.spoilt = true;

@@ -9,6 +9,25 @@ use crate::wire::checksum;
 use crate::wire::ethernet;
 use crate::wire::vnet::{GsoType, VnetHeader};
 
+/// What a checksum field holds that a host takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Checksum {
+    /// The sum over all.
+    Complete,
+    /// The pseudo-header's, and the sum over all is another.
+    Partial,
+}
+
+impl Checksum {
+    /// Of a `segment` with `field` in it and the pseudo-header's sum `pseudo`. `None` if it is wrong. The payload is read once.
+    pub(super) fn of(field: u16, pseudo: u64, segment: &[u8]) -> Option<Self> {
+        if checksum::fold(checksum::sum(pseudo, segment)) == u16::MAX {
+            return Some(Self::Complete);
+        }
+        (field == checksum::fold(pseudo)).then_some(Self::Partial)
+    }
+}
+
 /// A `virtio_net_hdr` that asks for a checksum outside its frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("checksum field at {start}+{offset} for a frame of {frame_len} bytes")]
@@ -93,10 +112,10 @@ impl Segment<'_> {
         self.checksum() == checksum::fold(self.pseudo_header(self.len()))
     }
 
-    /// Whether the checksum is there and right.
-    pub(super) fn is_complete(&self) -> bool {
+    /// What the checksum field holds; `None` if neither.
+    pub(super) fn checksum_held(&self) -> Option<Checksum> {
         let pseudo = self.pseudo_header(self.len());
-        checksum::fold(checksum::sum(pseudo, self.bytes)) == u16::MAX
+        Checksum::of(self.checksum(), pseudo, self.bytes)
     }
 
     /// What [`vnet_header`] gives for the frame this is of.
@@ -109,7 +128,7 @@ impl Segment<'_> {
             return VnetHeader::default();
         }
         let header = self.partial_header(mtu_bytes).unwrap_or_default();
-        if header.gso_type == GsoType::None && self.is_complete() {
+        if header.gso_type == GsoType::None && self.checksum_held() == Some(Checksum::Complete) {
             return VnetHeader::default();
         }
         header

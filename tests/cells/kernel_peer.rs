@@ -7,12 +7,22 @@ use nix::sys::socket::{setsockopt, sockopt};
 use super::super::Case;
 use super::offload::{
     MORE_THAN_QUEUED, UDP_GRO_OFF, bursts, containers, payload_max, streams_cross, super_bursts,
+    tcp_to_tap,
 };
 use crate::support::Kind::{Kernel, Silk};
-use crate::support::{Datagrams, Lab, Plan, Result, Stats, Wait, ensure, vtep_mac, wait_until};
+use crate::support::{
+    Connection, Datagrams, Lab, Plan, Result, Sniffer, Stats, Wait, ensure, vtep_mac, wait_until,
+};
 
 /// Headers before the payload of a datagram inside: VXLAN, Ethernet, IPv4, UDP.
 const HEADERS_BYTES: usize = 8 + 14 + 20 + 8;
+
+/// Enough for many super-frames, and few enough for a sniffer to keep.
+const STREAM_BYTES: usize = 1_000_000;
+
+/// A wire that cuts what it carries to its MTU and leaves checksums as they are.
+const MTU_WIRE: &str = "ethtool -K eth0 tso off tx-udp_tnl-segmentation off tx-udp_tnl-csum-segmentation off \
+                        tx-udp-segmentation off gro on";
 
 pub(crate) fn cases() -> Vec<Case> {
     let plan = Plan::of(&[Silk, Kernel]);
@@ -40,6 +50,11 @@ fn over(family: &str, plan: &Plan) -> Vec<Case> {
             plan,
             tcp_after_overflow,
         ),
+        case(
+            "segments_with_partial_checksums_are_merged",
+            plan,
+            partial_segments_are_merged,
+        ),
     ]
 }
 
@@ -56,6 +71,31 @@ fn all_cross(lab: &mut Lab) -> Result {
         stats.partial_checksums()? > 0,
         "no partial checksum was counted: {stats:?}"
     );
+    Ok(())
+}
+
+/// What the peer's device cuts to the wire's MTU, each segment with the pseudo-header's sum alone, reaches the host in super-frames.
+fn partial_segments_are_merged(lab: &mut Lab) -> Result {
+    for cell in &lab.cells {
+        cell.host.exec(MTU_WIRE)?;
+    }
+    let sniffer = Sniffer::start(&lab.cells[0].host)?;
+    let [silk, kernel] = containers(lab)?;
+    Connection::between(kernel, silk, 0)?.upload(STREAM_BYTES)?;
+    let merged = tcp_to_tap(&sniffer, lab)?;
+    let segments = (STREAM_BYTES / lab.cells[0].mtu()? as usize) as u64;
+    let stats = Stats::read(lab.cells[0].daemon()?)?;
+    let partial = stats.partial_checksums()?;
+    ensure!(
+        partial >= segments,
+        "{partial} of at least {segments} segments were counted as partial: {stats:?}"
+    );
+    let delivered = stats.peers()?[0].1;
+    ensure!(
+        partial <= delivered,
+        "{partial} partial checksums of {delivered} frames"
+    );
+    ensure!(merged > 0, "no super-frame went to the TAP: {stats:?}");
     Ok(())
 }
 

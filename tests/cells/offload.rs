@@ -318,9 +318,13 @@ enum SuperFrame {
 
 /// Those that passed in the first cell.
 fn super_frames(sniffer: &Sniffer, lab: &Lab) -> Result<BTreeSet<SuperFrame>> {
+    Ok(all_super_frames(sniffer, lab)?.into_iter().collect())
+}
+
+fn all_super_frames(sniffer: &Sniffer, lab: &Lab) -> Result<Vec<SuperFrame>> {
     let len_max = ETHERNET_BYTES + lab.cells[0].mtu()? as usize;
     let [here, there] = [0, 1].map(|cell| lab.cells[cell].site);
-    let found = sniffer.so_far(|frame| {
+    sniffer.so_far(|frame| {
         if let Some(outer) = Outer::parse(frame) {
             let is_ours = [here.underlay(false), here.underlay(true)].contains(&outer.source);
             return (is_ours && outer.inner.len() > len_max).then_some(SuperFrame::Underlay);
@@ -328,8 +332,16 @@ fn super_frames(sniffer: &Sniffer, lab: &Lab) -> Result<BTreeSet<SuperFrame>> {
         (frame.len() > len_max)
             .then(|| at_tap(frame, &here, &there))
             .flatten()
-    })?;
-    Ok(found.into_iter().collect())
+    })
+}
+
+/// How many super-frames of TCP the first cell's daemon wrote.
+pub(super) fn tcp_to_tap(sniffer: &Sniffer, lab: &Lab) -> Result<usize> {
+    let passed = all_super_frames(sniffer, lab)?;
+    let to_tap = passed
+        .into_iter()
+        .filter(|passed| *passed == SuperFrame::TcpToTap);
+    Ok(to_tap.count())
 }
 
 /// What is for the VTEP's own MAC: from the host, which has it too, or from the other VTEP.

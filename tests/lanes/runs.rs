@@ -9,7 +9,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use silk_vtep::io::memory::WireDatagram;
 use silk_vtep::io::{Offload, OffloadState};
-use silk_vtep::offload::Segmenter;
+use silk_vtep::offload::{self, Segmenter};
 use silk_vtep::tables::{Df, Local, OuterField, OuterRules};
 use silk_vtep::wire::vnet::{self, GsoType, VnetHeader};
 use silk_vtep::wire::{MacAddr, vxlan};
@@ -268,6 +268,78 @@ fn refuses_peer(from: &Cell, to: &Cell) -> bool {
     let tables = from.tables.load();
     let peer = tables.peers.lookup(to.underlay).expect("a peer");
     peer.segmentation.is_refused()
+}
+
+/// What `frame` is with its TCP checksum left to a card, as a kernel peer's veth leaves it.
+fn with_partial_checksum(mut frame: Vec<u8>) -> Vec<u8> {
+    let words = frame[26..34].chunks(2);
+    let sum: u32 = words
+        .map(|word| u32::from(word[0]) << 8 | u32::from(word[1]))
+        .sum();
+    let sum = sum + 6 + (frame.len() - 34) as u32;
+    let folded = (sum & 0xffff) + (sum >> 16);
+    frame[50..52].copy_from_slice(&(folded as u16).to_be_bytes());
+    frame
+}
+
+#[test]
+fn segments_with_partial_checksums_are_joined_and_each_is_counted_once() {
+    for refuses in [false, true] {
+        let (mut a, mut b) = cells();
+        if refuses {
+            b.lanes[0].tap().refuse_super_frames();
+        }
+        let packet = tcp_packet(&a, &b, 0, &[7; 5_000]);
+        a.lanes[0].tap().host_sends_packet(packet);
+        a.lanes[0].egress_batch().expect("memory does not fail");
+        let mut complete = Vec::new();
+        while let Some(mut datagram) = a.lanes[0].underlay().take_sent() {
+            let (vxlan, frame) = datagram.payload.split_at(vxlan::HEADER_LEN);
+            complete.push(frame.to_vec());
+            // The second is as a card would send it.
+            if complete.len() != 2 {
+                let frame = with_partial_checksum(frame.to_vec());
+                datagram.payload = [vxlan, &frame].concat().into();
+            }
+            b.lanes[0].underlay().arrive(datagram);
+        }
+        b.lanes[0].ingress_batch().expect("memory does not fail");
+        let packets: Vec<_> = std::iter::from_fn(|| {
+            b.lanes[0]
+                .tap()
+                .host_receives()
+                .map(|packet| packet.to_vec())
+        })
+        .collect();
+        let headers: Vec<_> = packets
+            .iter()
+            .filter_map(|packet| VnetHeader::parse(packet.first_chunk()?))
+            .collect();
+        if refuses {
+            let unfinished: Vec<_> = headers.iter().map(|header| header.needs_csum).collect();
+            assert_eq!(unfinished, [true, false, true, true, true]);
+            for ((packet, header), complete) in packets.iter().zip(&headers).zip(&complete) {
+                let mut frame = packet[vnet::HEADER_LEN..].to_vec();
+                offload::complete(&mut frame, header).expect("a header of ours");
+                assert!(frame == *complete);
+            }
+        } else {
+            assert_eq!(headers.len(), 1);
+            assert_eq!(headers[0].gso_type, GsoType::TcpV4);
+            let frame = &packets[0][vnet::HEADER_LEN..];
+            assert_eq!(
+                frame,
+                with_partial_checksum(frame.to_vec()),
+                "for the host to finish"
+            );
+            assert_eq!(frame[TCP_HEADERS_LEN..], [7; 5_000]);
+        }
+        let tables = b.tables.load();
+        let peer = tables.peers.lookup(a.underlay).expect("a peer");
+        for totals in [b.counters.totals(), peer.counters.totals()] {
+            assert_eq!((totals.rx_packets, totals.partial_checksums), (5, 4));
+        }
+    }
 }
 
 /// A container may have made a frame so that the TAP refuses it; others' super-frames are not to suffer.

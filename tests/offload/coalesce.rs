@@ -4,8 +4,8 @@ use silk_vtep::offload::{CoalesceOptions, RUNS_MAX, SLICES_MAX};
 use silk_vtep::wire::checksum;
 use silk_vtep::wire::vnet::{GsoType, VnetHeader};
 
-use super::frames::{ACK, CWR, ECE, FIN, PSH, Packet, RST, SYN, URG, noise};
-use super::harness::{Arrival, OPTIONS, coalesce, groups};
+use super::frames::{ACK, CWR, ECE, FIN, PSH, Packet, RST, SYN, URG, make_partial, noise};
+use super::harness::{Arrival, OPTIONS, assert_faithful, coalesce, groups};
 
 const KINDS: [(bool, bool); 4] = [(false, true), (true, true), (false, false), (true, false)];
 
@@ -291,20 +291,98 @@ fn datagrams_without_a_checksum_pass_alone() {
 }
 
 #[test]
-fn partial_checksums_pass_alone_with_a_header_that_says_so() {
+fn a_partial_checksum_alone_has_a_header_that_says_so() {
     for (v6, tcp) in KINDS {
-        let packets = packets(v6, tcp, 3);
-        let mut arrivals = arrivals(&packets);
-        let (header, partial) = packets[1].super_frame(0);
-        arrivals[1].frame = partial;
-        let written = coalesce(OPTIONS, &[arrivals]);
+        let packet = &packets(v6, tcp, 1)[0];
+        let (header, partial) = packet.super_frame(0);
+        let written = coalesce(OPTIONS, &[vec![Arrival::new(partial.clone())]]);
         let expected = VnetHeader {
             gso_type: GsoType::None,
             hdr_len: 0,
             ..header
         };
-        assert_eq!(written.len(), 3);
-        assert_eq!(written[1].header, expected);
+        assert_eq!(written.len(), 1);
+        assert_eq!(written[0].header, expected);
+        assert_eq!(written[0].frame, partial);
+        assert_eq!(written[0].partial, 1);
+    }
+}
+
+#[test]
+fn partial_checksums_merge_with_their_like_and_with_complete_ones() {
+    for (v6, tcp) in KINDS {
+        let mut packet = Packet::new(v6, tcp, noise(3, 400));
+        packet.flags = ACK | PSH;
+        let (header, frame) = packet.super_frame(100);
+        for partial in 0..1_u32 << 4 {
+            let mut arrivals = arrivals(&packet.cut(100));
+            for (place, arrival) in arrivals.iter_mut().enumerate() {
+                if partial >> place & 1 != 0 {
+                    make_partial(&mut arrival.frame);
+                }
+            }
+            let written = coalesce(OPTIONS, std::slice::from_ref(&arrivals));
+            assert_faithful(OPTIONS, &arrivals, &written);
+            assert_eq!(written.len(), 1, "v6 {v6}, tcp {tcp}, {partial:04b}");
+            assert_eq!(written[0].header, header);
+            assert_eq!(written[0].frame, frame);
+            assert_eq!(written[0].partial, partial.count_ones());
+        }
+    }
+}
+
+#[test]
+fn checksums_neither_right_nor_partial_pass_alone_among_partial_ones() {
+    for (v6, tcp) in KINDS {
+        for (index, expected) in [
+            (0, vec![vec![0], vec![1, 2, 3]]),
+            (2, vec![vec![0, 1], vec![2], vec![3]]),
+        ] {
+            let mut arrivals = arrivals(&packets(v6, tcp, 4));
+            for arrival in &mut arrivals {
+                make_partial(&mut arrival.frame);
+            }
+            let field = if v6 { 54 } else { 34 } + if tcp { 16 } else { 6 };
+            arrivals[index].frame[field] ^= 0x10;
+            let written = coalesce(OPTIONS, std::slice::from_ref(&arrivals));
+            assert_faithful(OPTIONS, &arrivals, &written);
+            let groups: Vec<_> = written.iter().map(|packet| &packet.arrivals).collect();
+            assert_eq!(groups, expected.iter().collect::<Vec<_>>());
+            let wrong = &written[expected.iter().position(|group| *group == [index]).unwrap()];
+            assert_eq!(wrong.header, VnetHeader::default());
+            assert_eq!(wrong.partial, 0);
+        }
+    }
+}
+
+#[test]
+fn a_spoilt_ipv4_header_passes_alone_whatever_the_transports_checksum_is() {
+    for tcp in [true, false] {
+        assert_alone(false, tcp, "IPv4 checksum", |frame| {
+            make_partial(frame);
+            frame[24] ^= 0x10;
+        });
+    }
+}
+
+/// Verification comes first: what is right is not counted as partial.
+#[test]
+fn a_complete_checksum_that_equals_the_pseudo_sum_is_complete() {
+    for (v6, tcp) in KINDS {
+        let mut arrivals = arrivals(&packets(v6, tcp, 3));
+        let (start, addresses) = if v6 { (54, 22..54) } else { (34, 26..34) };
+        let payload = packets(v6, tcp, 1)[0].header_len();
+        let frame = &mut arrivals[1].frame;
+        make_partial(frame);
+        frame[payload..payload + 2].fill(0);
+        // The payload's first word makes the sum over all what a complete checksum makes it.
+        let len = u64::try_from(frame.len() - start).unwrap();
+        let pseudo = checksum::sum(len + if tcp { 6 } else { 17 }, &frame[addresses]);
+        let word = !checksum::fold(checksum::sum(pseudo, &frame[start..]));
+        frame[payload..payload + 2].copy_from_slice(&word.to_be_bytes());
+        let written = coalesce(OPTIONS, std::slice::from_ref(&arrivals));
+        assert_faithful(OPTIONS, &arrivals, &written);
+        assert_eq!((written.len(), written[0].partial), (1, 0));
     }
 }
 

@@ -255,12 +255,7 @@ impl Packet {
             let ip = self.ipv4(len);
             [ip.source, ip.destination].concat()
         };
-        let words = addresses
-            .chunks(2)
-            .map(|word| u64::from(u16::from_be_bytes([word[0], word[1]])));
-        let sum = words.sum::<u64>() + u64::from(self.protocol().0) + len as u64;
-        // In one's complement arithmetic 0 and 0xffff are one; the sum of something is never 0.
-        u16::try_from((sum - 1) % 0xffff + 1).unwrap()
+        fold(words(&addresses) + u64::from(self.protocol().0) + len as u64)
     }
 }
 
@@ -286,6 +281,75 @@ pub(crate) fn checksums_are_right(frame: &[u8]) -> bool {
         other => panic!("{other:?} is neither TCP nor UDP"),
     };
     field % 0xffff == expected.unwrap() % 0xffff
+}
+
+/// Whether a TCP or UDP frame's checksum is the pseudo-header's sum and wrong as it stands, its IPv4 header's being right.
+pub(crate) fn checksum_is_partial(frame: &[u8]) -> bool {
+    let (at, sum) = pseudo_sum_of(frame);
+    let mut finished = frame.to_vec();
+    finish_checksum(&mut finished);
+    frame[at..at + 2] == sum.to_be_bytes()
+        && checksums_are_right(&finished)
+        && !checksums_are_right(frame)
+}
+
+/// Leaves a TCP or UDP frame's checksum to a card. It has no VLAN tag.
+pub(crate) fn make_partial(frame: &mut [u8]) {
+    let (at, sum) = pseudo_sum_of(frame);
+    frame[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+}
+
+/// Completes it by etherparse, as a card that cuts does: in TCP 0 stands as it is.
+pub(crate) fn finish_checksum(frame: &mut [u8]) {
+    use etherparse::NetHeaders::{Ipv4, Ipv6};
+    use etherparse::TransportHeader::{Tcp, Udp};
+    let (at, _) = pseudo_sum_of(frame);
+    let headers = etherparse::PacketHeaders::from_ethernet_slice(frame).unwrap();
+    let payload = headers.payload.slice();
+    let sum = match (headers.net.unwrap(), headers.transport.unwrap()) {
+        (Ipv4(ip, _), Tcp(tcp)) => tcp.calc_checksum_ipv4(&ip, payload),
+        (Ipv4(ip, _), Udp(udp)) => udp.calc_checksum_ipv4(&ip, payload),
+        (Ipv6(ip, _), Tcp(tcp)) => tcp.calc_checksum_ipv6(&ip, payload),
+        (Ipv6(ip, _), Udp(udp)) => udp.calc_checksum_ipv6(&ip, payload),
+        other => panic!("{other:?} is neither TCP nor UDP"),
+    };
+    frame[at..at + 2].copy_from_slice(&sum.unwrap().to_be_bytes());
+}
+
+/// Where a TCP or UDP frame's checksum field stands, and the folded sum of its pseudo-header.
+fn pseudo_sum_of(frame: &[u8]) -> (usize, u16) {
+    use etherparse::NetHeaders::{Ipv4, Ipv6};
+    use etherparse::TransportHeader::{Tcp, Udp};
+    let headers = etherparse::PacketHeaders::from_ethernet_slice(frame).unwrap();
+    let payload = headers.payload.slice();
+    let addresses = match headers.net.unwrap() {
+        Ipv4(ip, _) => [ip.source, ip.destination].concat(),
+        Ipv6(ip, _) => [ip.source, ip.destination].concat(),
+        other => panic!("{other:?} is not IP"),
+    };
+    let transport = headers.transport.unwrap();
+    let (protocol, field) = match &transport {
+        Tcp(_) => (6, 16),
+        Udp(_) => (17, 6),
+        other => panic!("{other:?} is neither TCP nor UDP"),
+    };
+    let header_len = transport.header_len();
+    // The payload is a part of the frame.
+    let start = payload.as_ptr() as usize - frame.as_ptr() as usize - header_len;
+    let sum = protocol + (header_len + payload.len()) as u64 + words(&addresses);
+    (start + field, fold(sum))
+}
+
+fn words(bytes: &[u8]) -> u64 {
+    let words = bytes.chunks(2);
+    words
+        .map(|word| u64::from(u16::from_be_bytes([word[0], word[1]])))
+        .sum()
+}
+
+/// In one's complement arithmetic 0 and 0xffff are one; the sum of something is never 0.
+fn fold(sum: u64) -> u16 {
+    u16::try_from((sum - 1) % 0xffff + 1).unwrap()
 }
 
 /// `len` bytes of a linear congruential generator (Knuth's MMIX).

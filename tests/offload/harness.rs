@@ -9,7 +9,7 @@ use silk_vtep::offload::{
 };
 use silk_vtep::wire::vnet::VnetHeader;
 
-use super::frames::{Packet, checksums_are_right};
+use super::frames::{Packet, checksum_is_partial, checksums_are_right, finish_checksum};
 
 pub(crate) const OPTIONS: CoalesceOptions = CoalesceOptions {
     mtu_bytes: 1500,
@@ -64,6 +64,10 @@ pub(crate) struct Written {
     pub(crate) frame: Vec<u8>,
     /// Which arrivals it was made of.
     pub(crate) arrivals: Vec<usize>,
+    /// What each would be written under alone.
+    pub(crate) headers: Vec<VnetHeader>,
+    /// How many of them are said to be partial.
+    pub(crate) partial: u32,
 }
 
 /// Received frames, some to a buffer, each behind a VXLAN header.
@@ -116,6 +120,8 @@ impl Pool {
             header: *merged.header(),
             frame,
             arrivals: arrivals.expect("every frame merged was pushed"),
+            headers: merged.frame_headers().collect(),
+            partial: merged.partial_checksums(),
         }
     }
 }
@@ -149,14 +155,17 @@ pub(crate) fn groups(options: CoalesceOptions, arrivals: &[Arrival]) -> Vec<Vec<
 }
 
 /// What must hold whatever arrived: every frame is written once, in its flow's order, and as it came or in a super-frame of which a
-/// card makes the very frames that came.
+/// card makes the very frames that came, those with their checksum finished that were partial.
 pub(crate) fn assert_faithful(options: CoalesceOptions, arrivals: &[Arrival], written: &[Written]) {
     let mut order: Vec<usize> = Vec::new();
     for packet in written {
         order.extend(&packet.arrivals);
+        let partial = packet.headers.iter().filter(|header| header.needs_csum);
+        assert_eq!(partial.count(), packet.partial as usize);
         if let [arrival] = packet.arrivals[..] {
             let frame = &arrivals[arrival].frame;
             assert_eq!(&packet.frame, frame);
+            assert_eq!(packet.headers, [packet.header]);
             // A complete checksum that looks partial by chance may be finished once more: that gives the same again.
             let header = offload::vnet_header(frame, options.mtu_bytes);
             if packet.header != header {
@@ -169,7 +178,16 @@ pub(crate) fn assert_faithful(options: CoalesceOptions, arrivals: &[Arrival], wr
             let frames: Vec<_> = frames.into_iter().map(without_atomic_id).collect();
             let pushed = packet.arrivals.iter().map(|index| &arrivals[*index]);
             let pushed: Vec<_> = pushed
-                .map(|arrival| without_atomic_id(arrival.frame.clone()))
+                .zip(&packet.headers)
+                .map(|(arrival, header)| {
+                    let mut frame = arrival.frame.clone();
+                    assert_eq!(*header, offload::vnet_header(&frame, options.mtu_bytes));
+                    assert_eq!(header.needs_csum, checksum_is_partial(&frame));
+                    if header.needs_csum {
+                        finish_checksum(&mut frame);
+                    }
+                    without_atomic_id(frame)
+                })
                 .collect();
             assert!(frames == pushed, "{:?} changed on the way", packet.arrivals);
         }

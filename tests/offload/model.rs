@@ -3,7 +3,7 @@
 use etherparse::SlicedPacket;
 use silk_vtep::offload::{CoalesceOptions, MergeKey, RUNS_MAX, SLICES_MAX};
 
-use super::frames::{ACK, ECE, PSH, checksums_are_right};
+use super::frames::{ACK, ECE, PSH, checksum_is_partial, checksums_are_right};
 use super::harness::{Arrival, Flow, addresses, flow};
 
 /// Frames to be written together.
@@ -120,7 +120,8 @@ fn plain(options: CoalesceOptions, frame: &[u8]) -> Option<Plain> {
     let (tcp, source, ..) = flow(frame)?;
     let enabled = if tcp { options.tcp } else { options.udp };
     let fits = u32::try_from(frame.len() - 14).unwrap() <= options.mtu_bytes;
-    if !(enabled && fits && has_plain_network(frame) && checksums_are_right(frame)) {
+    let is_sound = || checksums_are_right(frame) || checksum_is_partial(frame);
+    if !(enabled && fits && has_plain_network(frame) && is_sound()) {
         return None;
     }
     let offset = if source.is_ipv4() { 34 } else { 54 };

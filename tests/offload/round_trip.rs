@@ -6,7 +6,7 @@ use proptest::sample::{Index, select};
 use silk_vtep::offload::{CoalesceOptions, SLICES_MAX};
 use silk_vtep::wire::vnet::VnetHeader;
 
-use super::frames::{ACK, CWR, ECE, FIN, PSH, Packet};
+use super::frames::{ACK, CWR, ECE, FIN, PSH, Packet, make_partial};
 use super::harness::{Arrival, assert_faithful, coalesce, cut};
 use super::model;
 use super::strategies::{any_packet, bytes};
@@ -31,12 +31,13 @@ enum Fate {
     IpOptions,
     Padded,
     Partial,
+    WrongChecksum,
     Fragment,
     Spoilt(Index, u8),
 }
 
 fn any_fate() -> impl Strategy<Value = Fate> {
-    let harmless = vec![Fate::Arrives];
+    let harmless = vec![Fate::Arrives, Fate::Arrives, Fate::Partial];
     let harmful = vec![
         Fate::Lost,
         Fate::Doubled,
@@ -55,7 +56,7 @@ fn any_fate() -> impl Strategy<Value = Fate> {
         Fate::Tagged,
         Fate::IpOptions,
         Fate::Padded,
-        Fate::Partial,
+        Fate::WrongChecksum,
         Fate::Fragment,
     ];
     prop_oneof![15 => select(harmless), 1 => select(harmful)]
@@ -113,6 +114,10 @@ fn arrival(mut packet: Packet, fate: Fate) -> Arrival {
         Fate::OtherTunnel => arrival.key.header[3] ^= 1,
         Fate::Padded => frame.extend([0; 3]),
         Fate::Partial => *frame = packet.super_frame(0).1,
+        Fate::WrongChecksum => {
+            let (header, _) = packet.super_frame(0);
+            frame[usize::from(header.csum_start + header.csum_offset)] ^= 0x04;
+        }
         Fate::Fragment if !packet.v6 => frame[20] |= 0x20,
         Fate::Spoilt(at, value) => {
             let at = at.index(packet.header_len() + 1).min(frame.len() - 1);
@@ -219,6 +224,40 @@ proptest! {
             .copied()
             .collect();
         prop_assert!(stream == parts.concat());
+    }
+
+    #[test]
+    fn a_stream_is_merged_alike_whichever_of_its_checksums_are_partial(
+        payload in (1_usize..60_000).prop_flat_map(bytes), v6: bool, tcp: bool, gso_size in 50_u16..1400,
+        partial in vec(any::<bool>(), 1..70), batch_len in 1_usize..100,
+    ) {
+        let mut packet = Packet::new(v6, tcp, payload);
+        packet.flags |= PSH;
+        let (header, frame) = packet.super_frame(gso_size);
+        let complete: Vec<_> = cut(&frame, &header).unwrap().into_iter().map(Arrival::new).collect();
+        let mut mixed = complete.clone();
+        let made = mixed.iter_mut().zip(partial.iter().cycle()).filter(|(_, partial)| **partial);
+        let count = made.map(|(arrival, _)| make_partial(&mut arrival.frame)).count();
+        let options = CoalesceOptions { mtu_bytes: 1500, tcp: true, udp: true };
+        let batches = |arrivals: &[Arrival]| arrivals.chunks(batch_len).map(<[_]>::to_vec).collect::<Vec<_>>();
+        let written = coalesce(options, &batches(&mixed));
+        assert_faithful(options, &mixed, &written);
+        let counted: u32 = written.iter().map(|written| written.partial).sum();
+        // One in 65,536 is complete all the same.
+        let by_chance = mixed.iter().zip(&complete).filter(|(mixed, complete)| mixed.frame == complete.frame);
+        prop_assert!((counted as usize..=counted as usize + by_chance.count()).contains(&count));
+        let expected = coalesce(options, &batches(&complete));
+        prop_assert_eq!(written.len(), expected.len());
+        for (written, expected) in written.iter().zip(expected) {
+            prop_assert_eq!(&written.arrivals, &expected.arrivals);
+            if written.arrivals.len() > 1 {
+                prop_assert_eq!(written.header, expected.header);
+                prop_assert!(written.frame == expected.frame);
+            }
+        }
+        let stream: Vec<u8> =
+            written.iter().flat_map(|written| &written.frame[packet.header_len()..]).copied().collect();
+        prop_assert!(stream == packet.payload);
     }
 
     #[test]

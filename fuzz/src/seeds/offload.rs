@@ -59,6 +59,11 @@ pub(super) fn coalesce() -> Vec<Seed> {
     let mut cases: Vec<(String, Vec<[u8; 8]>)> = (0..4)
         .map(|flow| (format!("run-of-flow-{flow}"), run(flow, 10)))
         .collect();
+    let left = |flow: u8, n: u8| piece(flow, 16, n % 128, [0; 5]);
+    cases.extend((0..4).map(|flow| {
+        let pieces = (0..10).map(|n| left(flow, n)).collect();
+        (format!("partial-run-of-flow-{flow}"), pieces)
+    }));
     let interleaved = (0..60).map(|n| plain(n % 20, n)).collect();
     cases.push(("more-flows-than-runs".to_owned(), interleaved));
     cases.push(("longest-run".to_owned(), run(2, 70)));
@@ -80,6 +85,7 @@ pub(super) fn coalesce() -> Vec<Seed> {
         ("tunnel", 13, [0, 0, 0, 3, 1]),
         ("padding", 15, [0, 0, 0, 0, 3]),
         ("partial", 16, [0; 5]),
+        ("wrong-checksum", 26, [0, 0, 0, 0, 1]),
         ("spoilt", 18, [0, 0, 0, 40, 1]),
         ("cut", 25, [0, 0, 0, 50, 0]),
     ] {

@@ -59,11 +59,12 @@ impl<'a, 't, T: Tap> Writer<'a, 't, T> {
     /// Writes frames as one, or one by one if the TAP refuses that. Every frame is counted once, as delivered or as dropped.
     pub(super) fn write(&mut self, arrivals: &Arrivals, merged: &Merged<'_>) {
         self.tag = self.tag_of(arrivals, merged);
-        if merged.was_partial() {
+        let partial = merged.partial_checksums();
+        if partial > 0 {
             let buffer = merged.slices()[0].buffer;
             let peer = self.peer(arrivals, buffer);
             let shards = self.scope.shards(peer);
-            shards.for_each(|shard| shard.count_partial_checksum());
+            shards.for_each(|shard| shard.count_partial_checksums(partial.into()));
         }
         let offload = match merged.header().gso_type {
             GsoType::None => {
@@ -117,8 +118,8 @@ impl<'a, 't, T: Tap> Writer<'a, 't, T> {
     /// Frames that were joined here, each as it came; returns how many the TAP took.
     fn write_each(&mut self, arrivals: &Arrivals, merged: &Merged<'_>) -> usize {
         let mut taken = 0;
-        for frame in merged.frames() {
-            let sent = self.send(arrivals, &VnetHeader::default(), &[], &[frame]);
+        for (frame, header) in merged.frames().zip(merged.frame_headers()) {
+            let sent = self.send(arrivals, &header, &[], &[frame]);
             taken += usize::from(sent.is_ok());
             self.count(arrivals, [frame], sent);
         }

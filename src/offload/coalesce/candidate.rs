@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::super::fields::{ipv4, read_u16, tcp};
+use super::super::partial::Checksum;
 use super::super::transport::{Protocol, Segment};
 use super::CoalesceOptions;
 use crate::wire::ip::{IPV4_HEADER_LEN, IPV6_HEADER_LEN, Network};
@@ -45,12 +46,13 @@ impl Flow {
     }
 }
 
-/// A whole frame with payload whose headers are plain and whose checksums are right.
+/// A whole frame with payload whose headers are plain and whose checksums are right, or the transport's partial.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Candidate<'a> {
     segment: Segment<'a>,
     frame: &'a [u8],
     header_len: usize,
+    checksum: Checksum,
 }
 
 impl<'a> Candidate<'a> {
@@ -66,17 +68,25 @@ impl<'a> Candidate<'a> {
             && segment.transport.offset + segment.bytes.len() == frame.len()
             && header_len < frame.len()
             && frame.len() - ethernet::HEADER_LEN <= options.mtu_bytes as usize
-            && is_plain_transport(&segment)
-            && segment.is_complete();
-        fit.then_some(Self {
+            && is_plain_transport(&segment);
+        if !fit {
+            return None;
+        }
+        let checksum = segment.checksum_held()?;
+        Some(Self {
             segment,
             frame,
             header_len,
+            checksum,
         })
     }
 
     pub(super) fn frame(&self) -> &'a [u8] {
         self.frame
+    }
+
+    pub(super) fn checksum(&self) -> Checksum {
+        self.checksum
     }
 
     pub(super) fn segment(&self) -> &Segment<'a> {

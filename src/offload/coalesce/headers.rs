@@ -1,6 +1,7 @@
 //! The headers of a run's first frame: what the others are held against, and what the super-frame goes out under.
 
 use super::super::fields::{ipv4, ipv6, read_sequence, read_u16, tcp, udp, write_u16};
+use super::super::partial::Checksum;
 use super::super::transport::Protocol;
 use super::candidate::Candidate;
 use crate::wire::ip::{IPV4_HEADER_LEN, IPV6_HEADER_LEN};
@@ -79,8 +80,9 @@ impl Headers {
             || read_u16(other, ipv4::ID) == read_u16(first, ipv4::ID).wrapping_add(place as u16)
     }
 
-    /// Whether lengths and checksums of a frame with headers like these are right.
-    pub(super) fn are_honest_for(&self, frame: &[u8]) -> bool {
+    /// What the transport's checksum field holds of a frame with headers like these. `None` if it is wrong, or a length or the IPv4
+    /// header's checksum is.
+    pub(super) fn checksum_held(&self, frame: &[u8]) -> Option<Checksum> {
         let segment = &frame[self.transport_offset..];
         let network = &frame[NETWORK_OFFSET..self.transport_offset];
         let is_network_honest = if self.is_v4() {
@@ -89,14 +91,18 @@ impl Headers {
         } else {
             usize::from(read_u16(network, ipv6::PAYLOAD_LEN)) == segment.len()
         };
-        let is_udp_honest = || {
-            usize::from(read_u16(segment, udp::LEN)) == segment.len()
-                && read_u16(segment, udp::CHECKSUM) != 0
+        let (field, is_transport_honest) = match self.protocol {
+            Protocol::Tcp => (read_u16(segment, tcp::CHECKSUM), true),
+            Protocol::Udp => {
+                let field = read_u16(segment, udp::CHECKSUM);
+                let is_len_honest = usize::from(read_u16(segment, udp::LEN)) == segment.len();
+                (field, is_len_honest && field != 0)
+            }
         };
-        let pseudo = self.pseudo + segment.len() as u64;
-        is_network_honest
-            && (self.protocol == Protocol::Tcp || is_udp_honest())
-            && checksum::fold(checksum::sum(pseudo, segment)) == u16::MAX
+        if !(is_network_honest && is_transport_honest) {
+            return None;
+        }
+        Checksum::of(field, self.pseudo + segment.len() as u64, segment)
     }
 
     /// The sequence number in headers like these; UDP has none.
@@ -131,13 +137,21 @@ impl Headers {
             }
         }
         VnetHeader {
-            needs_csum: true,
             gso_type: self.gso_type,
             ecn: false, // CWR is never merged
             hdr_len: length(self.len),
             gso_size: length(gso_size),
+            ..self.unfinished()
+        }
+    }
+
+    /// The header that leaves the checksum of a frame with headers like these to the host.
+    pub(super) fn unfinished(&self) -> VnetHeader {
+        VnetHeader {
+            needs_csum: true,
             csum_start: length(self.transport_offset),
             csum_offset: self.protocol.checksum_offset(),
+            ..VnetHeader::default()
         }
     }
 

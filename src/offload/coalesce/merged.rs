@@ -41,6 +41,8 @@ pub struct Merged<'a> {
     header: VnetHeader,
     headers: &'a [u8],
     slices: &'a [Slice],
+    /// A bit for each frame that came under a partial checksum, the first one's lowest.
+    partial: u64,
 }
 
 impl<'a> Merged<'a> {
@@ -50,15 +52,23 @@ impl<'a> Merged<'a> {
             header,
             headers: &[],
             slices: std::slice::from_ref(frame),
+            partial: header.needs_csum.into(),
         }
     }
 
     /// A super-frame of the payloads at `slices`, before each of which stands a frame's header of the length of `headers`.
-    pub(super) fn joined(header: VnetHeader, headers: &'a [u8], slices: &'a [Slice]) -> Self {
+    /// `partial` has a bit for each that came under a partial checksum.
+    pub(super) fn joined(
+        header: VnetHeader,
+        headers: &'a [u8],
+        slices: &'a [Slice],
+        partial: u64,
+    ) -> Self {
         Self {
             header,
             headers,
             slices,
+            partial,
         }
     }
 
@@ -86,11 +96,10 @@ impl<'a> Merged<'a> {
         self.slices.len() > 1
     }
 
-    /// True for a frame that came with a partial checksum (see [`vnet_header`](super::super::vnet_header)). One that was joined here came
-    /// with complete ones.
+    /// How many of [`frames`](Self::frames) came with a partial checksum (see [`vnet_header`](super::super::vnet_header)).
     #[must_use]
-    pub fn was_partial(&self) -> bool {
-        self.header.needs_csum && self.headers.is_empty()
+    pub fn partial_checksums(&self) -> u32 {
+        self.partial.count_ones()
     }
 
     /// Bytes of the frame to write, without the `virtio_net_hdr`.
@@ -100,13 +109,31 @@ impl<'a> Merged<'a> {
         self.headers.len() + payload
     }
 
-    /// The frames it was made of, in order: to count them, or to write them one by one, each under the default header, should the
-    /// TAP refuse a super-frame.
+    /// The frames it was made of, in order: to count them, or to write them one by one, each under its own of
+    /// [`frame_headers`](Self::frame_headers), should the TAP refuse a super-frame.
     pub fn frames(&self) -> impl ExactSizeIterator<Item = Slice> + use<'a> {
         let header_len = self.headers.len();
         self.slices.iter().map(move |slice| Slice {
             start: slice.start - header_len,
             ..*slice
+        })
+    }
+
+    /// What to write before each of [`frames`](Self::frames) that were joined here, should they be written one by one; of a frame that
+    /// passes alone, its header.
+    pub fn frame_headers(&self) -> impl Iterator<Item = VnetHeader> + use<> {
+        let (header, partial) = (self.header, self.partial);
+        let is_joined = !self.headers.is_empty();
+        let unfinished = VnetHeader {
+            needs_csum: true,
+            csum_start: header.csum_start,
+            csum_offset: header.csum_offset,
+            ..VnetHeader::default()
+        };
+        (0..self.slices.len()).map(move |place| match partial >> place & 1 {
+            _ if !is_joined => header,
+            0 => VnetHeader::default(),
+            _ => unfinished,
         })
     }
 }

@@ -28,7 +28,10 @@
 //! * Payload in every frame, no longer than the first one's. Sequence numbers join. Never SYN, FIN (the kernel takes it as a last
 //!   one), RST, URG, CWR.
 //! * UDP only with a checksum, and only if the TAP takes USO.
-//! * The IPv4 header's and the transport's checksum are right: a super-frame asserts to the host that they are.
+//! * The IPv4 header's checksum is right: a super-frame asserts to the host that it is.
+//! * The transport's is right too, or partial, as a kernel peer's are whose wire has no card at its end. In one run both may stand: of
+//!   a super-frame the host gets the pseudo-header's sum alone, whatever the frames came with, and takes the payload as sound, as it
+//!   takes that of a partial frame alone. A checksum that is neither merges with nothing.
 //! * PSH, a shorter frame, [`SLICES_MAX`] frames or 65,535 bytes end a run.
 //!
 //! Everything else passes alone and as it is, under the header [`vnet_header`](super::vnet_header) gives, after the open run of
@@ -41,7 +44,7 @@ mod run;
 
 use std::net::IpAddr;
 
-use super::partial::udp_vnet_header;
+use super::partial::{Checksum, udp_vnet_header};
 use super::transport::Segment;
 use crate::wire::ethernet::Frame;
 use crate::wire::ip::Network;
@@ -143,7 +146,8 @@ impl Coalescer {
     }
 
     /// Takes the next frame if it continues an open run; else nothing is done. Whatever a tunnel decides by MACs, IP addresses, ECN
-    /// bits and [`MergeKey`] it has then decided already, for the run's first frame.
+    /// bits and [`MergeKey`] it has then decided already, for the run's first frame. Checksums are no part of that: each frame's is
+    /// looked at here.
     ///
     /// # Panics
     /// As [`push`](Self::push).
@@ -155,12 +159,12 @@ impl Coalescer {
         out: &mut impl FnMut(&Merged<'_>),
     ) -> bool {
         assert_eq!(at.len(), frame.len(), "{at:?} is another frame");
-        let position = self.continued_by(key, frame);
-        if let Some(position) = position {
-            self.run_mut(position).append(frame, at);
-            self.close_if_sealed(position, out);
-        }
-        position.is_some()
+        let Some((position, checksum)) = self.continued_by(key, frame) else {
+            return false;
+        };
+        self.run_mut(position).append(frame, checksum, at);
+        self.close_if_sealed(position, out);
+        true
     }
 
     /// Takes a frame that is a UDP super-frame already, `gso_size` bytes of payload to a segment. It passes alone.
@@ -182,11 +186,13 @@ impl Coalescer {
         }
     }
 
-    /// Where in `order` the run is that the frame continues. The newest first: frames of one flow come in bursts.
-    fn continued_by(&self, key: &MergeKey, frame: &[u8]) -> Option<usize> {
-        (0..self.open)
-            .rev()
-            .find(|position| self.run(*position).is_continued_by(key, frame))
+    /// Where in `order` the run is that the frame continues, and what its checksum is. The newest first: frames of one flow come in
+    /// bursts.
+    fn continued_by(&self, key: &MergeKey, frame: &[u8]) -> Option<(usize, Checksum)> {
+        (0..self.open).rev().find_map(|position| {
+            let checksum = self.run(position).continued_by(key, frame)?;
+            Some((position, checksum))
+        })
     }
 
     /// Opens the next run, to be begun.

@@ -1,5 +1,6 @@
 //! Frames of one flow that become one.
 
+use super::super::partial::Checksum;
 use super::candidate::{Candidate, Flow};
 use super::headers::Headers;
 use super::{MergeKey, Merged, SLICES_MAX, SUPER_FRAME_LEN_MAX, Slice};
@@ -24,7 +25,11 @@ pub(super) struct Run {
     is_sealed: bool,
     /// The payloads.
     slices: Vec<Slice>,
+    /// A bit for each that came under a partial checksum, the first frame's lowest.
+    partial: u64,
 }
+
+const _: () = assert!(SLICES_MAX <= u64::BITS as usize);
 
 impl Run {
     /// Room for a run.
@@ -43,6 +48,7 @@ impl Run {
             has_push: false,
             is_sealed: false,
             slices: Vec::with_capacity(SLICES_MAX),
+            partial: 0,
         }
     }
 
@@ -68,26 +74,30 @@ impl Run {
         self.gso_size = candidate.frame().len() - self.headers.len();
         self.frame_len = self.headers.len();
         self.slices.clear();
-        self.append(candidate.frame(), at);
+        self.partial = 0;
+        self.append(candidate.frame(), candidate.checksum(), at);
     }
 
-    /// Whether `frame`, perhaps of another flow, continues the run, which is not sealed. The payload is read last.
-    pub(super) fn is_continued_by(&self, key: &MergeKey, frame: &[u8]) -> bool {
-        let Some((headers, payload)) = frame.split_at_checked(self.headers.len()) else {
-            return false;
-        };
-        self.headers.are_like(headers)
+    /// What the checksum field of `frame` holds, if the frame, perhaps of another flow, continues the run, which is not sealed. The
+    /// payload is read last.
+    pub(super) fn continued_by(&self, key: &MergeKey, frame: &[u8]) -> Option<Checksum> {
+        let (headers, payload) = frame.split_at_checked(self.headers.len())?;
+        let continues = self.headers.are_like(headers)
             && self.key == *key
             && self.headers.sequence_of(headers) == self.next_sequence
             && (1..=self.gso_size).contains(&payload.len())
             && self.frame_len + payload.len() <= SUPER_FRAME_LEN_MAX
-            && self.headers.is_id_at(self.slices.len(), headers)
-            && self.headers.are_honest_for(frame)
+            && self.headers.is_id_at(self.slices.len(), headers);
+        if !continues {
+            return None;
+        }
+        self.headers.checksum_held(frame)
     }
 
     /// Adds a frame that stands at `at`: the first one or one that continues the run.
-    pub(super) fn append(&mut self, frame: &[u8], at: Slice) {
+    pub(super) fn append(&mut self, frame: &[u8], checksum: Checksum, at: Slice) {
         let (headers, payload) = frame.split_at(self.headers.len());
+        self.partial |= u64::from(checksum == Checksum::Partial) << self.slices.len();
         self.slices.push(Slice {
             start: at.start + headers.len(),
             ..at
@@ -106,12 +116,16 @@ impl Run {
         if self.slices.len() == 1 {
             let frame = &mut self.slices[0];
             frame.start -= self.headers.len();
-            return Merged::alone(frame, VnetHeader::default());
+            let header = match self.partial {
+                0 => VnetHeader::default(),
+                _ => self.headers.unfinished(),
+            };
+            return Merged::alone(frame, header);
         }
         let payload_len = self.frame_len - self.headers.len();
         let header = self
             .headers
             .patch(payload_len, self.gso_size, self.has_push);
-        Merged::joined(header, self.headers.bytes(), &self.slices)
+        Merged::joined(header, self.headers.bytes(), &self.slices, self.partial)
     }
 }
