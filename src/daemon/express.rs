@@ -80,7 +80,7 @@ impl Setup {
     pub(super) fn beside(self, marks: &Marks) -> Self {
         match self {
             Self::Ready(..) if !marks.carries_express() => Self::unavailable(
-                "the kernel does not take its program at the TAP (Linux 5.10, CAP_BPF)",
+                "the kernel does not take its program at the TAP (Linux 5.13, CAP_BPF)",
             ),
             other => other,
         }
