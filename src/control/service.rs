@@ -385,7 +385,7 @@ impl Control {
     /// Takes back what was decided by the tables before, or while nobody captured.
     fn renew_express(&self) {
         if let Some(express) = &self.options.express {
-            express.renew(&self.tables.load());
+            express.renew(&self.tables);
         }
     }
 

@@ -148,7 +148,7 @@ impl ExpressWatch {
             thread: Some(spawn("express", move || watch.run(&wanted))?),
             express,
         };
-        started.express.renew(&tables.load());
+        started.express.renew(tables);
         Ok(Some(started))
     }
 }
@@ -191,14 +191,13 @@ impl Watch {
         }
         let hop = self.hop(peer);
         self.hops.insert(peer, hop);
-        self.express
-            .set_hops(self.hops.clone(), &self.tables.load());
+        self.express.set_hops(self.hops.clone(), &self.tables);
     }
 
     fn look(&mut self) {
         let tables = self.tables.load_full();
         self.express.collect(&self.counters, &tables);
-        self.express.adjust(&tables);
+        self.express.adjust(&self.tables);
         let peers: Vec<_> = self.hops.keys().copied().collect();
         // Those that are peers no more are asked for again if they come back.
         let still = peers
@@ -207,7 +206,7 @@ impl Watch {
         let hops = still.map(|peer| (peer, self.hop(peer))).collect();
         if hops != self.hops {
             self.hops = hops;
-            self.express.set_hops(self.hops.clone(), &tables);
+            self.express.set_hops(self.hops.clone(), &self.tables);
         }
     }
 

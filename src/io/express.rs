@@ -71,6 +71,8 @@ struct Last {
     generation: u64,
     /// What keeps it from being in force.
     obstacle: Option<Obstacle>,
+    /// Nothing is to be in force any more.
+    is_ended: bool,
 }
 
 /// Why nothing is forwarded, though it was asked for.
@@ -181,27 +183,27 @@ impl Express {
         }
     }
 
-    /// Takes back all decisions: `tables` are in use from now on, or something else changed that decisions depend on.
-    pub fn renew(&self, tables: &Tables) {
+    /// Takes back all decisions: other `tables` are in use from now on, or something else changed that decisions depend on. They are
+    /// loaded under the lock: of two that renew at once, the later one must not judge by tables from before the other's.
+    pub fn renew(&self, tables: &ArcSwap<Tables>) {
         let mut last = self.last.lock();
         last.generation += 1;
-        last.obstacle = self.obstacle_under(tables);
-        self.set(match last.obstacle {
-            None => last.generation,
-            Some(_) => 0,
-        });
+        last.obstacle = self.obstacle_under(&tables.load());
+        let is_on = last.obstacle.is_none() && !last.is_ended;
+        self.set(if is_on { last.generation } else { 0 });
     }
 
     /// Begins to forward, or ends it, if that is not as `tables` and captures want it.
-    pub fn adjust(&self, tables: &Tables) {
-        if self.is_on() != self.obstacle_under(tables).is_none() {
+    pub fn adjust(&self, tables: &ArcSwap<Tables>) {
+        if self.is_on() != self.obstacle_under(&tables.load()).is_none() {
             self.renew(tables);
         }
     }
 
-    /// Nothing is forwarded any more.
+    /// Nothing is forwarded any more, whoever [renews](Self::renew) it: nobody watches the ways to peers from now on.
     pub fn end(&self) {
-        let _last = self.last.lock();
+        let mut last = self.last.lock();
+        last.is_ended = true;
         self.set(0);
     }
 
@@ -247,7 +249,7 @@ impl Express {
     }
 
     /// The ways to peers as the host has them now. If one is another than it was, all decisions are taken back.
-    pub fn set_hops(&self, hops: HashMap<Ipv4Addr, Option<Hop>>, tables: &Tables) {
+    pub fn set_hops(&self, hops: HashMap<Ipv4Addr, Option<Hop>>, tables: &ArcSwap<Tables>) {
         let known = self.hops.load();
         let is_new = |(peer, hop)| known.get(peer).is_some_and(|known| known != hop);
         let is_changed =
@@ -374,6 +376,9 @@ impl InForce<'_> {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::thread;
+    use std::time::Duration;
+
     use super::*;
     use crate::bpf::express;
     use crate::io::capture::Filter;
@@ -415,7 +420,7 @@ pub(super) mod tests {
         let Some((express, _wanted)) = express() else {
             return;
         };
-        let tables = tables();
+        let tables = ArcSwap::from_pointee(tables());
         assert!(express.in_force().is_none(), "nothing before the first");
         let mut before = 0;
         for _ in 0..3 {
@@ -431,7 +436,34 @@ pub(super) mod tests {
         express.adjust(&tables);
         assert_eq!(generation(&express), before, "nothing changed");
         express.end();
-        assert_eq!((generation(&express), express.is_on()), (0, false));
+        for _ in 0..2 {
+            assert_eq!((generation(&express), express.is_on()), (0, false));
+            // Control may outlive who watches the ways to peers.
+            express.renew(&tables);
+        }
+    }
+
+    #[test]
+    fn who_renews_last_judges_by_the_tables_of_then() {
+        let Some((express, _wanted)) = express() else {
+            return;
+        };
+        let mut enforced = spec();
+        enforced.policy = Some(PolicySpec::default());
+        let tables = ArcSwap::from_pointee(tables());
+        thread::scope(|scope| {
+            let last = express.last.lock();
+            let waits = scope.spawn(|| express.renew(&tables));
+            thread::sleep(Duration::from_millis(50));
+            // As control does it, which then renews first.
+            tables.store(Arc::new(compile(local(), &enforced)));
+            drop(last);
+            waits.join().expect("it does not panic");
+        });
+        assert_eq!(
+            (generation(&express), express.obstacle()),
+            (0, Some(Obstacle::Policy))
+        );
     }
 
     #[test]
@@ -441,7 +473,7 @@ pub(super) mod tests {
         };
         let mut enforced = spec();
         enforced.policy = Some(PolicySpec::default());
-        let (open, enforced) = (tables(), compile(local(), &enforced));
+        let [open, enforced] = [tables(), compile(local(), &enforced)].map(ArcSwap::from_pointee);
         express.renew(&open);
         express.renew(&enforced);
         assert_eq!(
@@ -466,7 +498,7 @@ pub(super) mod tests {
         let Some((express, _wanted)) = express() else {
             return;
         };
-        let tables = tables();
+        let tables = ArcSwap::from_pointee(tables());
         express.renew(&tables);
         let first = HashMap::from([(PEER, Some(hop(&express)))]);
         express.set_hops(first.clone(), &tables);

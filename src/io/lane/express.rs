@@ -141,7 +141,9 @@ fn offer(bytes: &[u8], mark: Mark, encap: &Encap<'_>) -> Option<Offer> {
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
+    use std::sync::Arc;
 
+    use arc_swap::ArcSwap;
     use etherparse::PacketBuilder;
 
     use super::*;
@@ -171,9 +173,16 @@ mod tests {
         }
     }
 
+    /// As control has them, and as a lane has loaded them.
+    fn both() -> (ArcSwap<Tables>, Arc<Tables>) {
+        let swap = ArcSwap::from_pointee(tables());
+        let tables = swap.load_full();
+        (swap, tables)
+    }
+
     /// In force, the way to the peer known if it `is_known`.
     fn in_force(
-        tables: &Tables,
+        tables: &ArcSwap<Tables>,
         is_known: bool,
     ) -> Option<(Express, crossbeam_channel::Receiver<Wanted>)> {
         let (express, wanted) = shared::express()?;
@@ -209,8 +218,8 @@ mod tests {
 
     /// How many super-frames, or else how many frames, a flow has until it is the kernel's.
     fn frames_until_offered(gso_type: GsoType) -> Option<usize> {
-        let tables = tables();
-        let (express, _wanted) = in_force(&tables, true)?;
+        let (swap, tables) = both();
+        let (express, _wanted) = in_force(&swap, true)?;
         let (mut offers, frame) = (Offers::default(), tcp(1000));
         let key = key(&frame, &tables);
         (1..=100).find(|_| {
@@ -234,8 +243,8 @@ mod tests {
 
     #[test]
     fn nothing_is_handed_over_past_what_waits_in_the_queue() {
-        let tables = tables();
-        let Some((express, _wanted)) = in_force(&tables, true) else {
+        let (swap, tables) = both();
+        let Some((express, _wanted)) = in_force(&swap, true) else {
             return;
         };
         let (mut offers, frame) = (Offers::default(), tcp(1000));
@@ -252,8 +261,8 @@ mod tests {
 
     #[test]
     fn the_way_to_a_peer_is_asked_for_and_waited_for() {
-        let tables = tables();
-        let Some((express, wanted)) = in_force(&tables, false) else {
+        let (swap, tables) = both();
+        let Some((express, wanted)) = in_force(&swap, false) else {
             return;
         };
         let (mut offers, frame) = (Offers::default(), tcp(1000));
@@ -268,15 +277,15 @@ mod tests {
         assert_eq!(wanted.try_recv(), Ok(Wanted::Hop(peer())));
         assert!(!express.is_decided(&key));
         let hops = HashMap::from([(peer(), Some(shared::hop(&express)))]);
-        express.set_hops(hops, &tables);
+        express.set_hops(hops, &swap);
         come_by();
         assert!(express.is_decided(&key));
     }
 
     #[test]
     fn a_new_generation_has_flows_offered_anew() {
-        let tables = tables();
-        let Some((express, _wanted)) = in_force(&tables, true) else {
+        let (swap, tables) = both();
+        let Some((express, _wanted)) = in_force(&swap, true) else {
             return;
         };
         let (mut offers, frame) = (Offers::default(), tcp(1000));
@@ -287,15 +296,15 @@ mod tests {
                 offers.settle(true, express.in_force().as_ref());
             }
             assert!(express.is_decided(&key));
-            express.renew(&tables);
+            express.renew(&swap);
             assert!(!express.is_decided(&key), "it is of the generation before");
         }
     }
 
     #[test]
     fn what_was_noted_in_a_generation_that_is_over_is_not_handed_over_in_the_next() {
-        let tables = tables();
-        let Some((express, _wanted)) = in_force(&tables, true) else {
+        let (swap, tables) = both();
+        let Some((express, _wanted)) = in_force(&swap, true) else {
             return;
         };
         let (mut offers, frame) = (Offers::default(), tcp(1000));
@@ -303,7 +312,7 @@ mod tests {
         for _ in 0..2 {
             note(&mut offers, &express, &tables, &frame, GsoType::TcpV4);
         }
-        express.renew(&tables);
+        express.renew(&swap);
         offers.settle(true, before.as_ref());
         assert!(!express.is_decided(&key(&frame, &tables)));
     }
