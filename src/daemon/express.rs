@@ -176,10 +176,11 @@ impl Watch {
             match wanted.recv_deadline(due) {
                 Ok(Wanted::Hop(peer)) => self.want(peer),
                 Ok(Wanted::End) | Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => {
-                    self.look();
-                    due = Instant::now() + TICK;
-                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if due <= Instant::now() {
+                self.look();
+                due = Instant::now() + TICK;
             }
         }
         self.express.collect(&self.counters, &self.tables.load());

@@ -68,7 +68,10 @@ impl Marks {
         let attach = |maps| MarkPrograms::attach(interface, name, config.vtep.mac, maps, None);
         let maps = express.map(|express| express.maps());
         // A kernel before Linux 5.10 knows no bpf_redirect_neigh and refuses the program that calls it.
-        let with_express = maps.and_then(|maps| attach(Some(maps)).ok());
+        let with_express = maps.and_then(|maps| {
+            let attached = attach(Some(maps));
+            attached.inspect_err(|error| tracing::warn!("{error}")).ok()
+        });
         let carries_express = with_express.is_some();
         match with_express.map_or_else(|| attach(None), Ok) {
             Ok(programs) => Ok(Self::with_programs(programs, carries_express)),

@@ -22,6 +22,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -44,6 +45,8 @@ const FLOWS_MAX: u32 = 1 << 16;
 pub const PEERS_MAX: usize = 1024;
 /// Peers that wait to be looked up.
 const WANTED_MAX: usize = 64;
+/// How long the thread is waited for until it hears that it is to end.
+const END_PATIENCE: Duration = Duration::from_secs(5);
 /// The one entry of the map that holds the generation.
 const IN_FORCE: [u8; 4] = [0; 4];
 
@@ -309,8 +312,8 @@ impl Express {
 
     /// Asks the daemon's thread to end.
     pub fn end_watch(&self) {
-        // It is gone already, or takes it.
-        let _ = self.wanted.send(Wanted::End);
+        // It takes it as soon as it has looked up whom it was asked for before, or is gone.
+        let _ = self.wanted.send_timeout(Wanted::End, END_PATIENCE);
     }
 
     /// The generation in force, for the time of a batch; to be asked before the tables are loaded.
