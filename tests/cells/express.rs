@@ -50,6 +50,11 @@ pub(crate) fn cases() -> Vec<Case> {
         case("every_byte_is_counted_once", pair(), bytes_are_counted),
         case("a_daemon_that_ends_leaves_nothing_of_it", pair(), ends),
         case(
+            "a_killed_daemons_decisions_end_with_the_next_daemon",
+            pair(),
+            killed,
+        ),
+        case(
             "marks_by_the_table_do_without",
             pair().marks("table"),
             marks_by_the_table,
@@ -191,6 +196,18 @@ fn ends(lab: &mut Lab) -> Result {
     ensure!(!links.contains(VTEP_NAME), "{links}");
     lab.cells[0].daemon()?.start()?;
     established(lab).map(drop)
+}
+
+/// The program stays with the TAP until the next daemon puts its own in its place, with maps of its own.
+fn killed(lab: &mut Lab) -> Result {
+    let connection = established(lab)?;
+    let daemon = lab.cells[0].daemon()?;
+    daemon.kill9()?;
+    daemon.start()?;
+    ensure!(forwarded(lab)? == 0, "it counts what went before it");
+    connection.upload(STREAM_BYTES)?;
+    connection.download(STREAM_BYTES)?;
+    took_it(lab)
 }
 
 fn marks_by_the_table(lab: &mut Lab) -> Result {
