@@ -40,7 +40,7 @@ use crate::wire::{MacAddr, vxlan};
 /// The maps that the program reads and counts in, by descriptor. They belong to the caller and outlive the loading of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Maps {
-    /// A hash (LRU or not): [`FlowKey`] to [`Decision`].
+    /// An LRU hash: [`FlowKey`] to [`Decision`].
     pub flows: RawFd,
     /// An array of one `u64`: the generation in force. 0: no frame is taken.
     pub generation: RawFd,

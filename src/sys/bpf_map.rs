@@ -12,7 +12,6 @@ use super::bpf::{NAME_LEN, bpf};
 const MAP_CREATE: c_int = 0;
 const MAP_LOOKUP_ELEM: c_int = 1;
 const MAP_UPDATE_ELEM: c_int = 2;
-const MAP_DELETE_ELEM: c_int = 3;
 
 /// The CPUs the kernel has room for, in the form `0-3,5`: as many values has an entry of a per-CPU map (`num_possible_cpus`).
 const POSSIBLE_CPUS: &str = "/sys/devices/system/cpu/possible";
@@ -24,8 +23,6 @@ const CPU_VALUE_ALIGN: usize = 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum MapKind {
-    /// BPF_MAP_TYPE_HASH: any key, until it is full.
-    Hash = 1,
     /// BPF_MAP_TYPE_ARRAY: keys are indices (`u32`), all there from the beginning, filled with zeros.
     Array = 2,
     /// BPF_MAP_TYPE_PERCPU_ARRAY: the same with one value for each possible CPU.
@@ -98,7 +95,7 @@ impl Map {
         attributes.map_name[..name.len()].copy_from_slice(name.as_bytes());
         let cpus = match kind {
             MapKind::PerCpuArray => Some(possible_cpus()?),
-            MapKind::Hash | MapKind::Array | MapKind::LruHash => None,
+            MapKind::Array | MapKind::LruHash => None,
         };
         // SAFETY: these are MAP_CREATE's attributes; there are no addresses in them.
         let fd = unsafe { bpf(MAP_CREATE, &mut attributes) }?;
@@ -136,20 +133,6 @@ impl Map {
         unsafe { bpf(MAP_UPDATE_ELEM, &mut attributes) }.map(drop)
     }
 
-    /// MAP_DELETE_ELEM: there is no `key` any more. Whether there was one.
-    ///
-    /// # Errors
-    /// EINVAL if the length is not the map's, or the map an array.
-    pub fn delete(&self, key: &[u8]) -> io::Result<bool> {
-        if key.len() != self.key_len {
-            return Err(invalid());
-        }
-        let mut attributes = self.element(key, 0);
-        // SAFETY: these are MAP_DELETE_ELEM's attributes; the one address in them is of a key as long as the map's, which outlives the
-        // call.
-        if_there(unsafe { bpf(MAP_DELETE_ELEM, &mut attributes) }).map(|found| found.is_some())
-    }
-
     /// MAP_LOOKUP_ELEM: the value of `key`, if it has one; of a per-CPU map, the first CPU's.
     ///
     /// # Errors
@@ -171,15 +154,16 @@ impl Map {
         let mut attributes = self.element(key, values.as_mut_ptr().expose_provenance());
         // SAFETY: these are MAP_LOOKUP_ELEM's attributes; the addresses in them are of a key as long as the map's and of as many bytes as
         // the map has in an entry. Both outlive the call.
-        if if_there(unsafe { bpf(MAP_LOOKUP_ELEM, &mut attributes) })?.is_none() {
-            return Ok(None);
-        }
+        match unsafe { bpf(MAP_LOOKUP_ELEM, &mut attributes) } {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
+            looked => looked?,
+        };
         let each = values.chunks_exact(self.stride());
         let each = each.map(|value| *value.first_chunk().expect("a stride is no shorter"));
         Ok(Some(each.collect()))
     }
 
-    /// `values`: where they are, if the command has any.
+    /// `values`: where they are.
     fn element(&self, key: &[u8], values: usize) -> ElementAttributes {
         ElementAttributes {
             map_fd: self.fd.as_raw_fd().cast_unsigned(),
@@ -206,14 +190,6 @@ impl Map {
 impl AsFd for Map {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
-    }
-}
-
-/// ENOENT is an answer too.
-fn if_there(result: io::Result<c_int>) -> io::Result<Option<c_int>> {
-    match result {
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
-        other => other.map(Some),
     }
 }
 
@@ -251,37 +227,28 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_holds_what_was_put_in_until_it_is_taken_out() {
-        for kind in [MapKind::Hash, MapKind::LruHash] {
-            let Some(map) = map(kind, 3, 5, 8) else {
-                return;
-            };
-            assert_eq!(map.lookup::<5>(b"one").unwrap(), None);
-            map.update(b"one", b"first").unwrap();
-            map.update(b"two", b"other").unwrap();
-            assert_eq!(map.lookup(b"one").unwrap(), Some(*b"first"));
-            map.update(b"one", b"again").unwrap();
-            assert_eq!(map.lookup(b"one").unwrap(), Some(*b"again"));
-            assert_eq!(map.lookup(b"two").unwrap(), Some(*b"other"));
-            assert!(map.delete(b"one").unwrap());
-            assert!(!map.delete(b"one").unwrap());
-            assert_eq!(map.lookup::<5>(b"one").unwrap(), None);
-        }
+    fn a_hash_holds_what_was_put_in_last() {
+        let Some(map) = map(MapKind::LruHash, 3, 5, 8) else {
+            return;
+        };
+        assert_eq!(map.lookup::<5>(b"one").unwrap(), None);
+        map.update(b"one", b"first").unwrap();
+        map.update(b"two", b"other").unwrap();
+        assert_eq!(map.lookup(b"one").unwrap(), Some(*b"first"));
+        map.update(b"one", b"again").unwrap();
+        assert_eq!(map.lookup(b"one").unwrap(), Some(*b"again"));
+        assert_eq!(map.lookup(b"two").unwrap(), Some(*b"other"));
     }
 
     #[test]
-    fn a_full_hash_refuses_and_a_full_lru_makes_room() {
-        let fill = |map: &Map| {
-            let mut keys = 0..1000_u32;
-            keys.try_for_each(|key| map.update(&key.to_ne_bytes(), &[1]))
+    fn a_full_hash_makes_room() {
+        let Some(map) = map(MapKind::LruHash, 4, 1, 8) else {
+            return;
         };
-        if let Some(map) = map(MapKind::Hash, 4, 1, 8) {
-            let refused = fill(&map).expect_err("eight are all");
-            assert_eq!(refused.raw_os_error(), Some(libc::E2BIG));
+        for key in 0..1000_u32 {
+            map.update(&key.to_ne_bytes(), &[1]).unwrap();
         }
-        if let Some(map) = map(MapKind::LruHash, 4, 1, 8) {
-            fill(&map).unwrap();
-        }
+        assert_eq!(map.lookup(&999_u32.to_ne_bytes()).unwrap(), Some([1]));
     }
 
     #[test]
@@ -315,7 +282,7 @@ mod tests {
 
     #[test]
     fn lengths_that_are_not_the_maps_never_reach_the_kernel() {
-        let Some(map) = map(MapKind::Hash, 4, 8, 1) else {
+        let Some(map) = map(MapKind::LruHash, 4, 8, 1) else {
             return;
         };
         let refusals = [
@@ -323,7 +290,6 @@ mod tests {
             map.update(&[0; 4], &[0; 7]),
             map.lookup::<8>(&[0; 5]).map(drop),
             map.lookup::<7>(&[0; 4]).map(drop),
-            map.delete(&[]).map(drop),
         ];
         for refusal in refusals {
             let errno = refusal.expect_err("wrong length").raw_os_error();
