@@ -347,10 +347,10 @@ impl Control {
     /// As many captures run as may.
     pub(super) fn start_capture(&self, filter: Filter, snap: usize) -> Result<Capture, TooMany> {
         let lanes = self.options.counters.lanes();
-        let started = self.options.captures.start(lanes, filter, snap);
+        let capture = self.options.captures.start(lanes, filter, snap)?;
         // From now on the lanes are to see every packet.
         self.renew_express();
-        started
+        Ok(capture)
     }
 
     /// What a client is told when its capture begins.
