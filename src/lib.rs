@@ -17,12 +17,12 @@
 //! | [`vtep`] | the core: a frame and a `Tables` in, a verdict out | reads a clock, opens a descriptor, allocates per packet |
 //! | [`offload`] | checksums that one side left for the other to finish; cutting super-frames into segments, joining segments into super-frames | does I/O |
 //! | [`host`] | the kernel's part of the underlay, played: headers and checksums checked, fragments reassembled, packets built | does I/O, reads a clock |
-//! | [`bpf`] | programs for the kernel's BPF machine, assembled from our own source | does I/O |
+//! | [`bpf`] | programs for the kernel's BPF machine and what is in their maps, assembled from our own source | does I/O |
 //! | [`sys`] | the only `unsafe`: one thin function per system call | holds logic |
-//! | [`io`] | TAP queue, UDP sockets, the [`Lane`](io::Lane) that joins them to the core, [captures](io::capture), an in-memory twin of each device | decides policy |
+//! | [`io`] | TAP queue, UDP sockets, the [`Lane`](io::Lane) that joins them to the core, [captures](io::capture), the [express path](io::express) past the lanes, an in-memory twin of each device | decides policy |
 //! | [`netlink`] | links, veth pairs, addresses, routes, neighbours, namespaces, the tc programs that carry marks and keep containers to their addresses | sees packets |
 //! | [`control`] | configuration, the directory of entries, the registry of containers, the Unix-socket API, state on disk | is on the packet path |
-//! | [`daemon`] | set-up, the threads, repair, what the peers' paths carry, the way out | |
+//! | [`daemon`] | set-up, the threads, repair, what the peers' paths carry, by which device the express path reaches them, the way out | |
 //! | [`cni`] | the CNI plugin: containers of a runtime, their addresses, what is on disk of them | keeps anything running |
 //! | [`cli`] | arguments, iproute2-style and JSON printing, trace and captures for people, replay, doctor, demo, benchmark | |
 //!

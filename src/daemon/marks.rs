@@ -50,7 +50,8 @@ struct Watched {
 
 impl Marks {
     /// Attaches the programs to the TAP with number `interface` if `config` wants them, else takes away what an earlier daemon left
-    /// there. The express path begins at the one on the way out, if there is one. With `marks = "auto"` the group table takes the place of what cannot be had.
+    /// there. The express path begins at the one on the way out, if there is one. With `marks = "auto"` the group table takes the place of
+    /// what cannot be had.
     ///
     /// # Errors
     /// `marks = "bpf"` cannot be had: which step failed, and what mends it.

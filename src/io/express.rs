@@ -6,7 +6,7 @@
 //!       `-- a peer that nobody asked the host about --> daemon::express --> hops
 //! ```
 //!
-//! A lane offers a TCP flow whose super-frame it has just sent. The decision is copied into the program's map and holds for as long as
+//! A lane offers a TCP flow of which it has sent enough to be worth it. The decision is copied into the program's map and holds for as long as
 //! the *generation* does in which it was made: whoever changes what a decision depends on (tables, hops, captures) begins a new
 //! generation with [`renew`](Express::renew), and takes back all decisions by it at once. A lane reads the generation before the
 //! tables, so a decision is never newer than it says.

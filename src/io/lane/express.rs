@@ -14,7 +14,8 @@ use crate::wire::vnet::GsoType;
 
 /// Flows that one batch offers at the most; others are offered by a later one.
 const OFFERS_MAX: usize = 8;
-/// Flows that are known to have been offered, a power of two. Two that share a place are offered by turns, which does no harm.
+/// Flows that are weighed at once, a power of two. Of two that share a place each puts the other's weight back: one is offered when so much
+/// of it comes in a row.
 const KNOWN: usize = 512;
 /// A flow is offered when its frames weigh so much: an entry is not worth a system call for less.
 const WEIGHT_OFFERED: u32 = 64;

@@ -19,6 +19,7 @@ use crate::wire::ip::{IPV4_HEADER_LEN, protocol};
 
 /// The largest total length of an inner packet whose outer one has a length.
 const TOTAL_LEN_MAX: usize = u16::MAX as usize - HEADERS_LEN;
+
 /// Whether anything is to be taken at all: asked first, since it costs next to nothing.
 pub(super) fn generation(code: &mut Assembler, map: RawFd, alone: Label) {
     code.load(Size::Word, R1, PACKET, SKB_VLAN_PRESENT);
