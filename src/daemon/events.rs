@@ -2,7 +2,6 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
-use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use mio::unix::SourceFd;
@@ -10,6 +9,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
+use super::thread::Thread;
 use crate::error::SetupError;
 use crate::io::LaneError;
 use crate::netlink::{Departed, WatchEvent, Watcher};
@@ -41,8 +41,8 @@ pub(super) fn channel() -> (Sender<Event>, Receiver<Event>) {
 
 /// The thread that turns signals into events; ends when dropped.
 pub(super) struct SignalThread {
+    thread: Thread,
     handle: Handle,
-    thread: Option<thread::JoinHandle<()>>,
 }
 
 impl SignalThread {
@@ -50,7 +50,7 @@ impl SignalThread {
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
             .map_err(|error| SetupError::system("handle", "SIGTERM, SIGINT and SIGHUP", &error))?;
         let handle = signals.handle();
-        let thread = spawn("signals", move || {
+        let thread = Thread::spawn("signals", move || {
             for signal in &mut signals {
                 let event = if signal == SIGHUP {
                     Event::Reload
@@ -62,24 +62,27 @@ impl SignalThread {
                 }
             }
         })?;
-        Ok(Self {
-            handle,
-            thread: Some(thread),
-        })
+        Ok(Self { handle, thread })
+    }
+}
+
+impl SignalThread {
+    pub(super) fn thread(&self) -> &Thread {
+        &self.thread
     }
 }
 
 impl Drop for SignalThread {
     fn drop(&mut self) {
         self.handle.close();
-        join(self.thread.take());
     }
 }
 
 /// The thread that watches the TAP by netlink; ends when dropped, or when the TAP is gone.
 pub(super) struct WatchThread {
+    /// Before the waker: closing that takes back a wake-up that was not heard yet.
+    thread: Thread,
     waker: Waker,
-    thread: Option<thread::JoinHandle<()>>,
 }
 
 const NETLINK: Token = Token(0);
@@ -94,11 +97,8 @@ impl WatchThread {
     ) -> Result<Self, SetupError> {
         let (poll, waker) = registered(&watcher)
             .map_err(|error| SetupError::system("watch", watcher.name(), &error))?;
-        let thread = spawn("watch", move || watch(watcher, poll, &events, departed))?;
-        Ok(Self {
-            waker,
-            thread: Some(thread),
-        })
+        let thread = Thread::spawn("watch", move || watch(watcher, poll, &events, departed))?;
+        Ok(Self { waker, thread })
     }
 }
 
@@ -153,28 +153,15 @@ fn wait(poll: &mut Poll, events: &mut Events) -> bool {
     }
 }
 
+impl WatchThread {
+    pub(super) fn thread(&self) -> &Thread {
+        &self.thread
+    }
+}
+
 impl Drop for WatchThread {
     fn drop(&mut self) {
         // If it cannot be woken it has already ended.
         let _ = self.waker.wake();
-        join(self.thread.take());
-    }
-}
-
-/// A named thread.
-pub(super) fn spawn<T: Send + 'static>(
-    name: &str,
-    body: impl FnOnce() -> T + Send + 'static,
-) -> Result<thread::JoinHandle<T>, SetupError> {
-    thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(body)
-        .map_err(|error| SetupError::system("start thread", name, &error))
-}
-
-/// Waits for a thread; one that panicked has said so on standard error.
-pub(super) fn join<T>(thread: Option<thread::JoinHandle<T>>) {
-    if let Some(thread) = thread {
-        let _ = thread.join();
     }
 }

@@ -8,15 +8,14 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use super::events::{join, spawn};
 use super::express_needs::{self, Segmentation};
 use super::marks::Marks;
+use super::thread::Thread;
 use crate::control::Config;
 use crate::control::config::overhead_bytes;
 use crate::counters::Counters;
@@ -120,7 +119,7 @@ impl State {
 /// The thread; when dropped it ends, and with it the express path.
 pub(super) struct ExpressWatch {
     express: Arc<Express>,
-    thread: Option<thread::JoinHandle<()>>,
+    thread: Thread,
 }
 
 impl ExpressWatch {
@@ -145,7 +144,7 @@ impl ExpressWatch {
             hops: HashMap::new(),
         };
         let started = Self {
-            thread: Some(spawn("express", move || watch.run(&wanted))?),
+            thread: Thread::spawn("express", move || watch.run(&wanted))?,
             express,
         };
         started.express.renew(tables);
@@ -153,11 +152,16 @@ impl ExpressWatch {
     }
 }
 
+impl ExpressWatch {
+    pub(super) fn thread(&self) -> &Thread {
+        &self.thread
+    }
+}
+
 impl Drop for ExpressWatch {
     fn drop(&mut self) {
         self.express.end();
         self.express.end_watch();
-        join(self.thread.take());
     }
 }
 

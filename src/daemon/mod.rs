@@ -18,6 +18,7 @@ mod paths;
 pub(crate) mod port_holder;
 mod repair;
 pub(crate) mod setup;
+mod thread;
 mod untold;
 mod workers;
 
@@ -25,7 +26,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
@@ -40,6 +41,9 @@ use marks::Marks;
 use path_watch::PathWatch;
 use repair::Schedule;
 use workers::Workers;
+
+/// How often the threads are looked for.
+const ROLL_CALL_EVERY: Duration = Duration::from_secs(1);
 
 /// What `silk-vtep run` was given.
 #[derive(Debug, Clone)]
@@ -129,11 +133,13 @@ struct Daemon {
     events: Receiver<Event>,
     _server: Server,
     _health: Option<HealthServer>,
-    _watch: WatchThread,
-    _signals: SignalThread,
-    _paths: Option<PathWatch>,
-    _express: Option<ExpressWatch>,
+    watch: WatchThread,
+    signals: SignalThread,
+    paths: Option<PathWatch>,
+    express: Option<ExpressWatch>,
     workers: Workers,
+    /// When to look for the threads next.
+    roll_call: Instant,
     device: OwnedDevice,
     marks: Marks,
     mtu_bytes: u32,
@@ -163,13 +169,9 @@ impl Daemon {
     /// Looks at what is due to be looked at.
     fn look(&mut self, schedule: &mut Schedule) -> Result<(), DaemonError> {
         let now = Instant::now();
-        if self.workers.due() <= now
-            && let Some(name) = self.workers.missing(now)
-        {
-            let cause = format!(
-                "the kernel ended the thread \"{name}\" (its log, dmesg, tells why; start the daemon again)"
-            );
-            return Err(self.ended(format_args!("{cause}")));
+        if self.roll_call <= now {
+            self.roll_call = now + ROLL_CALL_EVERY;
+            self.call_the_roll()?;
         }
         if self.marks.due().is_some_and(|due| due <= now) {
             self.marks.look(now);
@@ -181,10 +183,28 @@ impl Daemon {
         Ok(())
     }
 
+    /// Ends the daemon if the kernel has ended a thread of it.
+    fn call_the_roll(&self) -> Result<(), DaemonError> {
+        let watches = [self.watch.thread(), self.signals.thread()].into_iter();
+        let paths = self.paths.iter().map(PathWatch::thread);
+        let express = self.express.iter().map(ExpressWatch::thread);
+        let mut all = watches
+            .chain(paths)
+            .chain(express)
+            .chain(self.workers.threads());
+        match all.find(|thread| thread.was_killed()) {
+            None => Ok(()),
+            Some(thread) => Err(self.ended(format_args!(
+                "the kernel ended the thread \"{}\" (its log, dmesg, tells why; start the daemon again)",
+                thread.name()
+            ))),
+        }
+    }
+
     /// The next event, or `None` when something is due to be looked at.
     fn next_event(&self, schedule: &Schedule) -> Option<Event> {
         let others = schedule.next().into_iter().chain(self.marks.due());
-        let due = others.fold(self.workers.due(), Instant::min);
+        let due = others.fold(self.roll_call, Instant::min);
         match self.events.recv_deadline(due) {
             Ok(event) => Some(event),
             Err(RecvTimeoutError::Timeout) => None,

@@ -10,15 +10,14 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
-use super::events::{join, spawn};
 use super::paths::{Answer, Finding, Paths};
+use super::thread::Thread;
 use super::untold::Untold;
 use crate::control::config::{VtepConfig, carried_bytes, overhead_bytes};
 use crate::error::SetupError;
@@ -41,8 +40,9 @@ const PROBE: Token = Token(1);
 
 /// The thread; ends when dropped.
 pub(super) struct PathWatch {
+    /// Before the waker: closing that takes back a wake-up that was not heard yet.
+    thread: Thread,
     waker: Waker,
-    thread: Option<thread::JoinHandle<()>>,
 }
 
 impl PathWatch {
@@ -75,11 +75,12 @@ impl PathWatch {
             sent: HashMap::new(),
             position: 0,
         };
-        let thread = spawn("paths", move || watch.run())?;
-        Ok(Some(Self {
-            waker,
-            thread: Some(thread),
-        }))
+        let thread = Thread::spawn("paths", move || watch.run())?;
+        Ok(Some(Self { waker, thread }))
+    }
+
+    pub(super) fn thread(&self) -> &Thread {
+        &self.thread
     }
 }
 
@@ -87,7 +88,6 @@ impl Drop for PathWatch {
     fn drop(&mut self) {
         // If it cannot be woken it has already ended.
         let _ = self.waker.wake();
-        join(self.thread.take());
     }
 }
 

@@ -4,6 +4,7 @@ use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use crossbeam_channel::Sender;
 use ipnet::IpNet;
@@ -107,11 +108,12 @@ pub(super) fn start(
         events,
         _server: server,
         _health: health,
-        _watch: watch,
-        _signals: signals,
-        _paths: paths,
-        _express: express,
+        watch,
+        signals,
+        paths,
+        express,
         workers,
+        roll_call: Instant::now(),
         device,
         marks,
         mtu_bytes,

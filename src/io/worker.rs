@@ -65,15 +65,6 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// One that no worker hears, woken as the others are.
-    #[cfg(test)]
-    pub(crate) fn unheard(poll: &Poll) -> io::Result<Self> {
-        Ok(Self {
-            flag: Arc::default(),
-            waker: Arc::new(Waker::new(poll.registry(), STOP)?),
-        })
-    }
-
     /// Asks the worker to end after the batch it is in.
     pub fn stop(&self) {
         self.flag.store(true, Ordering::Release);
